@@ -1,0 +1,1 @@
+"""The catalog, the lineage index, the Galaxy recorder and reanalysis of biobank."""

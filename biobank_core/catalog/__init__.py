@@ -1,0 +1,1 @@
+"""The catalog: the truth. `port` says what every driver does; `registry` opens one by its URL."""

@@ -1,0 +1,1 @@
+"""The lineage index: objects as nodes, actions as edges, and the questions asked of it."""

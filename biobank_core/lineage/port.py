@@ -1,0 +1,213 @@
+"""What a lineage index does, whatever keeps it.
+
+Nodes are objects (Individual, Vessel, DataSample, Collection); edges run from input to output
+(PRODUCED), from member to collection (COLLECTED_IN) and from new to old (SUPERSEDES, not walked).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from types import TracebackType
+from typing import Final, Self
+
+from biobank_core.catalog.port import Receipt
+from biobank_core.lineage.events import IndexEvent
+
+# Beyond this many edges (inputs x outputs) an action gets an implicit collection between its
+# inputs and its outputs: 300 x 300 would be 90,000 edges that say nothing more than 600.
+MAX_EDGES_OF_ACTION: Final = 10_000
+
+# The kind of that node; its VID is derived_vid("ImplicitCollection", action VID).
+IMPLICIT_COLLECTION: Final = "ImplicitCollection"
+
+
+class Direction(Enum):
+    """Where a walk goes. BOTH is upstream and downstream of the start, not its siblings."""
+
+    UPSTREAM = "upstream"
+    DOWNSTREAM = "downstream"
+    BOTH = "both"
+
+
+class Relation(Enum):
+    """What an edge says."""
+
+    PRODUCED = "PRODUCED"
+    COLLECTED_IN = "COLLECTED_IN"
+    SUPERSEDES = "SUPERSEDES"
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """The action that made a node, as the index knows it. `tool` is the device's label."""
+
+    action: str
+    category: str
+    device: str | None
+    tool: str | None
+    release: str | None
+    setup: str | None
+    status: str
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node and how far it is from the start: the least number of edges, unfiltered."""
+
+    vid: str
+    kind: str
+    label: str
+    study: str | None
+    groups: frozenset[str]
+    deleted: bool
+    depth: int = 0
+    makers: tuple[Maker, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One edge. `action` is None unless the relation is PRODUCED; roles are sorted, each once."""
+
+    source: str
+    target: str
+    relation: Relation
+    action: str | None = None
+    maker: Maker | None = None
+    source_roles: tuple[str, ...] = ()
+    target_roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An input of an action that has no outputs: what left the house."""
+
+    action: str
+    node: str
+    role: str
+    maker: Maker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked. Filters choose what is returned, never where the walk goes.
+
+    `tool` matches by full id, id without version, or its last part; `release` is a range such as
+    `<3` (see biobank_core.selection.releases); `since`/`until` bound the end of the producing
+    action; `groups` are those that the user may read (None: all). A start that is unknown is left
+    out of the answer.
+    """
+
+    starts: tuple[str, ...]
+    direction: Direction = Direction.BOTH
+    depth: int | None = None
+    kinds: frozenset[str] = frozenset()
+    study: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    categories: frozenset[str] = frozenset()
+    tool: str | None = None
+    release: str | None = None
+    via_tool: str | None = None
+    groups: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Nodes by depth, then VID (starts first, depth 0); all edges whose two ends are returned."""
+
+    starts: tuple[str, ...]
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    uses: tuple[Use, ...] = field(default=())
+
+
+class LineageIndex(ABC):
+    """The port. Every method raises errors of biobank_core.errors only."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Its address, without secrets."""
+
+    @abstractmethod
+    def schema_version(self) -> int:
+        """The version of the storage; 0 where nothing was made yet."""
+
+    @abstractmethod
+    def migrate(self) -> None:
+        """Bring the storage to the newest schema. Idempotent."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def apply(self, batch: Sequence[IndexEvent]) -> None:
+        """Take in states of objects, in one transaction; any order, any number of times.
+
+        An edge whose end is not known yet makes a placeholder, which is neither returned nor in
+        the digest.
+        """
+
+    @abstractmethod
+    def connected(self, question: Question) -> Answer:
+        """What is connected with the starts, breadth-first, each node once."""
+
+    @abstractmethod
+    def versions(self, vids: Iterable[str]) -> dict[str, int]:
+        """The applied version of each VID (nodes, actions, devices, supersessions); bulk."""
+
+    @abstractmethod
+    def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
+        """Until every (vid, version) of the receipt that the graph holds is applied.
+
+        Raises TimeoutExceededError.
+        """
+
+    @abstractmethod
+    def nodes(self) -> Iterator[Node]:
+        """All nodes by VID, tombstones too, placeholders not; streaming."""
+
+    @abstractmethod
+    def edges(self) -> Iterator[Edge]:
+        """All edges between known nodes by (source, target, relation, action); streaming."""
+
+    @abstractmethod
+    def uses(self) -> Iterator[Use]:
+        """All inputs of actions without outputs; streaming."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Empty the index, for a rebuild."""
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the content without versions, positions and recording times.
+
+        Equal for equal graphs, whatever the driver or the order of events.
+        """
+        from biobank_core.lineage.digest import digest_of  # noqa: PLC0415 (digest imports Node)
+
+        return digest_of(self.nodes(), self.edges(), self.uses())
+
+    def count(self) -> Mapping[str, int]:
+        """How many nodes and edges of each relation there are."""
+        counts = {"nodes": sum(1 for _ in self.nodes())}
+        for edge in self.edges():
+            counts[edge.relation.value] = counts.get(edge.relation.value, 0) + 1
+        return counts

@@ -1,0 +1,77 @@
+"""From a catalog object to what the index is told of it. The same code for every driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from biobank_core.lineage.events import (
+    ActionEvent,
+    DeviceEvent,
+    IndexEvent,
+    Member,
+    NodeEvent,
+    SupersessionEvent,
+)
+from biobank_core.model.base import Object
+from biobank_core.model.kinds import (
+    Action,
+    DataCollection,
+    Device,
+    Supersession,
+    Tombstone,
+    VesselsCollection,
+)
+from biobank_core.model.registry import is_a, is_node
+
+
+def project(obj: Object, *, version: int, log: str) -> IndexEvent | None:
+    """The event that tells the index of this state; None for kinds that the graph does not hold.
+
+    Deterministic: equal objects of one version always give equal events.
+    """
+    if isinstance(obj, Tombstone):
+        return _deleted(obj, version=version, log=log)
+    common: dict[str, Any] = {"log": log, "vid": obj.vid, "version": version}
+    match obj:
+        case Action():
+            return ActionEvent(
+                **common,
+                category=obj.category.value,
+                device=obj.device,
+                setup=obj.setup,
+                study=obj.study,
+                status=obj.status.value,
+                end=obj.end,
+                inputs=tuple(Member(port.role, port.object) for port in obj.inputs),
+                outputs=tuple(Member(port.role, port.object) for port in obj.outputs),
+            )
+        case Device():
+            return DeviceEvent(**common, label=obj.label, release=obj.release)
+        case Supersession():
+            return SupersessionEvent(**common, new=obj.new, old=obj.old)
+        case DataCollection() | VesselsCollection():
+            members = tuple(Member(item.role, item.object) for item in obj.items)
+            return NodeEvent(
+                **common, kind=obj.kind, label=obj.label, study=obj.study, members=members
+            )
+        case _ if is_node(obj.kind):
+            return NodeEvent(
+                **common,
+                kind=obj.kind,
+                label=getattr(obj, "label", ""),
+                study=getattr(obj, "study", None),
+            )
+    return None
+
+
+def _deleted(stone: Tombstone, *, version: int, log: str) -> IndexEvent | None:
+    common: dict[str, Any] = {"log": log, "vid": stone.vid, "version": version, "deleted": True}
+    if is_node(stone.of):
+        return NodeEvent(**common, kind=stone.of)
+    if is_a(stone.of, "Action"):
+        return ActionEvent(**common)
+    if is_a(stone.of, "Device"):
+        return DeviceEvent(**common)
+    if is_a(stone.of, "Supersession"):
+        return SupersessionEvent(**common)
+    return None

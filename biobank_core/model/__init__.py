@@ -1,0 +1,1 @@
+"""What biobank speaks of. Nothing here does I/O; everything else may import it."""
