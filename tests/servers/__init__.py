@@ -1,0 +1,1 @@
+"""How the real servers that tests and the demo run against are installed, started and stopped."""
