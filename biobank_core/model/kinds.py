@@ -65,11 +65,11 @@ class VesselContent(Enum):
 
 
 class VesselStatus(Enum):
-    """Whether what a vessel holds may be used."""
+    """Whether what a vessel holds may be used; the words of OMERO.biobank."""
 
     UNUSED = "UNUSED"
-    CONTENT_USABLE = "CONTENT_USABLE"
-    CONTENT_CORRUPTED = "CONTENT_CORRUPTED"
+    CONTENTUSABLE = "CONTENTUSABLE"
+    CONTENTCORRUPTED = "CONTENTCORRUPTED"
     UNUSABLE = "UNUSABLE"
     DISCARDED = "DISCARDED"
     UNKNOWN = "UNKNOWN"
@@ -80,7 +80,7 @@ class DataStatus(Enum):
 
     USABLE = "USABLE"
     CORRUPTED = "CORRUPTED"
-    UNUSABLE = "UNUSABLE"
+    DESTROYED = "DESTROYED"
     UNKNOWN = "UNKNOWN"
 
 
