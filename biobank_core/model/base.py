@@ -95,6 +95,23 @@ class Object(
         return type(self).__name__
 
 
+class UnreadKind(Object, frozen=True, kw_only=True):
+    """An object of a kind whose plug-in is not installed: can be read and dumped, not changed.
+
+    `line` is the object as it was stored; `label` and `study` are read from it where it has them.
+    """
+
+    stored_kind: str
+    line: bytes
+    label: str = ""
+    study: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind under which it was stored."""
+        return self.stored_kind
+
+
 def settle_utc(obj: msgspec.Struct, *fields: str) -> None:
     """Called from `__post_init__`: turns these datetime fields into UTC.
 

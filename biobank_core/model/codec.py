@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from biobank_core.errors import InputError
-from biobank_core.model.base import Object
-from biobank_core.model.registry import decoder, kinds
+from biobank_core.model.base import Object, UnreadKind
+from biobank_core.model.registry import decoder, kinds, missing_kinds
 
 _PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN_FIELD: Final = re.compile(r"unknown field `(?P<name>.*)`$", re.DOTALL)
@@ -21,14 +21,14 @@ _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 # A NUL ends a C string in half of the programs that may read it later; nobody means one.
 _NUL_ESCAPED: Final = b"\\u0000"
 
-_encoder = msgspec.json.Encoder(order="deterministic", enc_hook=None)
-
 
 def encode(obj: Object) -> bytes:
     """One line of JSON, fields in the order of the class, without a line end.
 
     Raises InputError for text that can't be stored exactly (NUL, lone surrogates).
     """
+    if isinstance(obj, UnreadKind):
+        return obj.line
     try:
         data = msgspec.json.encode(obj)
     except UnicodeEncodeError as exc:
@@ -50,6 +50,24 @@ def decode(data: bytes) -> Object:
         raise InputError("JSON is nested too deeply") from exc
     if _NUL_ESCAPED in data and _holds_nul(msgspec.to_builtins(obj)):
         raise InputError(f"{obj.kind} {obj.vid}: text holds a NUL character")
+    return obj
+
+
+def decode_stored(data: bytes) -> Object:
+    """The object that a catalog stored; an UnreadKind where the plug-in of its kind is missing."""
+    try:
+        obj: Object = decoder().decode(data)
+    except msgspec.ValidationError:
+        raw: Any = msgspec.json.decode(data)
+        if not isinstance(raw, dict) or raw.get("kind") not in missing_kinds():
+            raise
+        return UnreadKind(
+            vid=raw["vid"],
+            stored_kind=raw["kind"],
+            line=data,
+            label=raw.get("label", ""),
+            study=raw.get("study"),
+        )
     return obj
 
 
