@@ -25,7 +25,7 @@ from xml.sax.saxutils import quoteattr
 from bioblend import ConnectionError as BioblendConnectionError
 from bioblend.galaxy import GalaxyInstance
 
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, binaries
 from tests.servers.processes import (
     ManagedProcess,
     ServerError,
@@ -49,6 +49,7 @@ _TOOLBOX_TIMEOUT_S = 60.0
 _WARM_UP_TIMEOUT_S = 180.0
 _REQUEST_TIMEOUT_S = 5.0
 _DATABASE = "galaxy"
+_ADDRESS = "server.json"  # in the server's folder, for `attach`
 
 # Below galaxy-app's galaxy/tools: Galaxy's own tools that are not among the collection operations.
 _BUNDLED_TOOLS = ("bundled/data_source/upload.xml",)
@@ -125,14 +126,19 @@ class GalaxyServer:
         """The folder with the logs of web process and worker."""
         return self.folder / "logs"
 
+    def install(self) -> None:
+        """Make sure that all programs are there; MissingService names one that we cannot get."""
+        binaries()
+        self._environment_folder = galaxy_environment()
+
     def start(self) -> None:
         """Start everything; return when jobs can be run. A second start keeps port and data."""
-        self._environment_folder = galaxy_environment()
+        self.install()
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._temporary:
             self.folder.chmod(0o711)  # PostgreSQL's own account walks through it
         for name in ("config", "data", "home", "logs", "dependencies"):
-            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         if self._postgres is None:
             self._postgres = PostgresServer(self.folder / "postgres")
         self._postgres.start()
@@ -162,6 +168,22 @@ class GalaxyServer:
         self._celery.wait_until(self._worker_is_ready, timeout_s=_CELERY_READY_TIMEOUT_S)
         if self._warm_up:
             self._run_warm_up_job()
+        _write_private(
+            self.folder / _ADDRESS,
+            json.dumps({"url": self.url, "admin_key": self.admin_key}),
+        )
+
+    @classmethod
+    def attach(cls, folder: Path) -> Self:
+        """Return a server that another process started in `folder`; `stop` leaves it running."""
+        server = cls(folder)
+        address = json.loads((server.folder / _ADDRESS).read_text())
+        server.url, server.admin_key = address["url"], address["admin_key"]
+        server._environment_folder = galaxy_environment()
+        listed = ElementTree.parse(server.folder / "config" / "tool_conf.xml").iter("tool")
+        files = [tool.attrib["file"] for tool in listed]
+        server._tools = [Path(file) for file in files if not file.startswith("$")]
+        return server
 
     def stop(self) -> None:
         """Stop all our processes and wait until they are gone; remove a temporary folder."""
@@ -183,9 +205,10 @@ class GalaxyServer:
     def ensure_alive(self) -> None:
         """Raise a ServerError with a log's tail if one of our processes has ended."""
         for process in (self._web, self._celery):
-            if process is None:
-                raise ServerError("Galaxy was not started")
-            process.ensure_alive()
+            if process:
+                process.ensure_alive()
+        if self._web is None and not self._answers():
+            raise ServerError(f"no Galaxy answers at {self.url or 'an address not yet known'}")
 
     def process_ids(self) -> list[int]:
         """Return the pids of all our processes that run now, those of Galaxy's jobs included."""

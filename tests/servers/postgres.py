@@ -75,7 +75,8 @@ class PostgresServer:
                 self._bin / "postgres",
                 *("-D", self._data, "-p", str(self.port), "-h", "127.0.0.1"),
                 *("-c", "unix_socket_directories=", "-c", "max_connections=200"),
-                *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
+                # Not synchronous_commit=off: what was committed must survive our own `kill`.
+                *("-c", "fsync=off", "-c", "full_page_writes=off"),
             ],
             log=self._log,
             folder=self.folder,

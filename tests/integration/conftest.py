@@ -1,0 +1,67 @@
+"""Fixtures of the integration tests: real servers, each started once and only when asked for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from bioblend.galaxy import GalaxyInstance
+
+from tests.servers.galaxy import GalaxyServer
+from tests.servers.galaxy_user import GalaxyUser
+from tests.servers.processes import MissingService
+
+# For a developer: the folder of a server that `python -m tests.servers.galaxy` keeps running.
+_RUNNING_SERVER = "BIOBANK_TEST_GALAXY_FOLDER"
+
+_user_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that share a Galaxy in one pytest-xdist worker (`--dist loadgroup`)."""
+    for item in items:
+        if "galaxy" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.galaxy)
+            item.add_marker(pytest.mark.xdist_group("galaxy"))
+
+
+def service_is_missing(reason: str) -> NoReturn:
+    """Skip the test at hand; with REQUIRE_SERVICES=1, as in CI, fail it instead."""
+    if os.environ.get("REQUIRE_SERVICES") == "1":
+        pytest.fail(f"REQUIRE_SERVICES=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def galaxy() -> Iterator[GalaxyServer]:
+    """One Galaxy server for all tests; each test has a user and histories of its own there."""
+    running = os.environ.get(_RUNNING_SERVER)
+    if running:
+        yield GalaxyServer.attach(Path(running))
+        return
+    try:
+        server = GalaxyServer()
+        server.install()
+    except (MissingService, subprocess.CalledProcessError) as error:
+        service_is_missing(f"no Galaxy server can be had here: {error}")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def galaxy_user(galaxy: GalaxyServer) -> GalaxyUser:
+    """A fresh user with a client of their own."""
+    galaxy.ensure_alive()
+    email = f"user{next(_user_numbers)}-{os.getpid()}@biobank.example"
+    key = galaxy.create_user(email)
+    return GalaxyUser(
+        email=email,
+        key=key,
+        client=GalaxyInstance(galaxy.url, key=key),
+        ensure_alive=galaxy.ensure_alive,
+    )
