@@ -1,0 +1,1 @@
+"""Everything that speaks with Galaxy: the client, the recorder and the campaigns."""
