@@ -1,0 +1,1 @@
+"""Reanalysis campaigns: plan, run, status, report."""
