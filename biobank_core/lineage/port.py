@@ -92,6 +92,16 @@ class Use:
     maker: Maker
 
 
+def edge_order(edge: Edge) -> tuple[str, str, str, str]:
+    """The order of edges in answers and streams."""
+    return edge.source, edge.target, edge.relation.value, edge.action or ""
+
+
+def use_order(use: Use) -> tuple[str, str, str]:
+    """The order of uses in answers."""
+    return use.action, use.node, use.role
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What is asked. Filters choose what is returned, never where the walk goes.
@@ -118,12 +128,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Nodes by depth, then VID (starts first, depth 0); all edges whose two ends are returned."""
+    """Nodes by depth, then VID (starts first, depth 0); all edges whose two ends are returned.
+
+    `superseded` are those of the nodes that a living node, returned or not, takes the place of.
+    """
 
     starts: tuple[str, ...]
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
     uses: tuple[Use, ...] = field(default=())
+    superseded: frozenset[str] = frozenset()
 
 
 class LineageIndex(ABC):

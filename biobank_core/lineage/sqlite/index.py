@@ -1,0 +1,225 @@
+"""The lineage index in an SQLite file: the port's methods over `write` and `read`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, Protocol, runtime_checkable
+
+from biobank_core.catalog.port import Position, Receipt
+from biobank_core.errors import TimeoutExceededError
+from biobank_core.lineage.events import IndexEvent
+from biobank_core.lineage.port import Answer, Edge, LineageIndex, Node, Question, Relation, Use
+from biobank_core.lineage.sqlite import read, write
+from biobank_core.lineage.sqlite.schema import COMPONENT, STEPS, TABLES, to_blob, to_vid
+from biobank_core.model.ids import is_vid
+from biobank_core.sqlite_file import SqliteFile, path_of_url
+
+# Between two looks at the ledger while waiting; another process does the applying.
+_WAIT_STEP_S: Final = 0.02
+_KEYS: Final = 500
+
+
+@runtime_checkable
+class InSqliteFile(Protocol):
+    """A catalog in an SQLite file that tells its listeners of changes, in their transaction."""
+
+    file: SqliteFile
+    listeners: list[Callable[[list[IndexEvent]], None]]
+
+    def head(self) -> Position:
+        """See `Catalog.head`."""
+        ...
+
+
+def open_index(url: str, *, create: bool, beside: object = None) -> SqliteLineage:
+    """The index at `sqlite:///...`, at the newest schema; made when it is missing and `create`.
+
+    `beside` is an opened catalog: when it keeps its objects in the very same file, that open file
+    is shared and the catalog's changes are listened to, so that both change in one transaction.
+    """
+    if isinstance(beside, InSqliteFile) and _same_file(beside.file, url):
+        index = SqliteLineage(beside.file)
+        index.migrate()
+        index.listen_to(beside)
+        return index
+    index = SqliteLineage(SqliteFile(path_of_url(url), create=create), owns_file=True)
+    index.migrate()
+    return index
+
+
+class SqliteLineage(LineageIndex):
+    """The index in a file of its own or in the catalog's.
+
+    In the catalog's file `apply`, called by the catalog's listener, joins the catalog's
+    transaction. In another file it keeps the position of the feed it was told of.
+    """
+
+    def __init__(self, file: SqliteFile, *, owns_file: bool = False) -> None:
+        self._file = file
+        self._owns_file = owns_file
+
+    @property
+    def url(self) -> str:
+        """Its address, `sqlite:///...`."""
+        return self._file.url
+
+    def schema_version(self) -> int:
+        """See the port."""
+        return self._file.schema_version(COMPONENT)
+
+    def migrate(self) -> None:
+        """See the port."""
+        self._file.migrate(COMPONENT, STEPS)
+
+    def close(self) -> None:
+        """Closes the file, unless it is shared with the catalog."""
+        if self._owns_file:
+            self._file.close()
+
+    def apply(self, batch: Sequence[IndexEvent]) -> None:
+        """See the port."""
+        if not batch:
+            return
+        with self._file.transaction() as connection:
+            write.take_in(connection, batch)
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """All that is done inside happens at once or not at all."""
+        return self._file.transaction()
+
+    def position(self) -> Position:
+        """How far the feed was taken in; empty when never, or when told by listeners."""
+        with self._file.reading() as connection:
+            return dict(connection.execute("SELECT log, number FROM lineage_position").fetchall())
+
+    def set_position(self, position: Position) -> None:
+        """Remember how far the feed was taken in."""
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM lineage_position")
+            connection.executemany("INSERT INTO lineage_position VALUES (?, ?)", position.items())
+
+    def listen_to(self, catalog: InSqliteFile) -> None:
+        """Apply each of the catalog's changes in the catalog's own transaction.
+
+        The position moves on with them, unless units were missed (another process wrote while it
+        kept its index elsewhere): then it stays, and the next `catch_up` begins there.
+        """
+
+        def take_in(events: list[IndexEvent]) -> None:
+            self.apply(events)
+            head = dict(catalog.head())
+            before = self.position()
+            if sum(head.values()) == sum(before.values()) + 1:
+                self.set_position(head)
+
+        catalog.listeners.append(take_in)
+
+    def connected(self, question: Question) -> Answer:
+        """See the port."""
+        with self._file.reading() as connection:
+            return read.connected(connection, question)
+
+    def versions(self, vids: Iterable[str]) -> dict[str, int]:
+        """See the port; of several logs the greatest."""
+        wanted = [to_blob(vid) for vid in dict.fromkeys(vids) if is_vid(vid)]
+        found: dict[str, int] = {}
+        with self._file.reading() as connection:
+            for start in range(0, len(wanted), _KEYS):
+                some = wanted[start : start + _KEYS]
+                marks = ",".join("?" * len(some))
+                for blob, version in connection.execute(
+                    "SELECT vid, max(version) FROM lineage_vid JOIN lineage_ledger ON object = id "  # noqa: S608  # question marks only
+                    f"WHERE vid IN ({marks}) GROUP BY id",
+                    some,
+                ):
+                    found[to_vid(blob)] = version
+        return found
+
+    def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
+        """See the port."""
+        give_up_at = time.monotonic() + timeout_s
+        missing = dict(receipt.versions)
+        while True:
+            applied = self.versions(missing)
+            missing = {
+                vid: version for vid, version in missing.items() if applied.get(vid, 0) < version
+            }
+            if not missing:
+                return
+            if time.monotonic() >= give_up_at:
+                vid, version = next(iter(missing.items()))
+                raise TimeoutExceededError(
+                    f"the lineage index {self.url} still lacks {len(missing)} changes after "
+                    f"{timeout_s:g} s, among them version {version} of {vid}; try again later"
+                )
+            time.sleep(_WAIT_STEP_S)
+
+    def nodes(self) -> Iterator[Node]:
+        """See the port."""
+        with self._file.reading() as connection:
+            reader = read.Reader(connection)
+            for page in reader.pages():
+                known = reader.nodes(dict.fromkeys(page, 0))
+                reader.forget()
+                for number in page:
+                    yield known[number]
+
+    def edges(self) -> Iterator[Edge]:
+        """See the port."""
+        with self._file.reading() as connection:
+            reader = read.Reader(connection)
+            for page in reader.pages():
+                yield from reader.edges_from(page)
+                reader.forget()
+
+    def uses(self) -> Iterator[Use]:
+        """See the port."""
+        with self._file.reading() as connection:
+            reader = read.Reader(connection)
+            for page in reader.pages():
+                yield from reader.uses(page)
+                reader.forget()
+
+    def clear(self) -> None:
+        """See the port."""
+        with self._file.transaction() as connection:
+            for table in TABLES:
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608  # our own names
+
+    def count(self) -> Mapping[str, int]:
+        """See the port."""
+        with self._file.reading() as connection:
+            return {
+                name: number
+                for name, query in _COUNTS.items()
+                for (number,) in connection.execute(query)
+                if number or name == "nodes"
+            }
+
+
+_COUNTS: Final = {
+    "nodes": "SELECT count(*) FROM lineage_node",
+    Relation.PRODUCED.value: """
+        SELECT count(*) FROM lineage_action a
+        CROSS JOIN lineage_input i ON i.link = a.id CROSS JOIN lineage_node s ON s.id = i.node
+        CROSS JOIN lineage_output o ON o.link = a.id CROSS JOIN lineage_node t ON t.id = o.node
+    """,
+    Relation.COLLECTED_IN.value: """
+        SELECT count(*) FROM lineage_output o CROSS JOIN lineage_input i ON i.link = o.link
+        CROSS JOIN lineage_node s ON s.id = i.node CROSS JOIN lineage_node t ON t.id = o.node
+        WHERE o.node = o.link
+    """,
+    Relation.SUPERSEDES.value: """
+        SELECT count(*) FROM (
+            SELECT DISTINCT s.new, s.old FROM lineage_supersession s
+            JOIN lineage_node n ON n.id = s.new JOIN lineage_node m ON m.id = s.old
+        )
+    """,
+}
+
+
+def _same_file(file: SqliteFile, url: str) -> bool:
+    path = path_of_url(url)
+    return path.exists() and file.path.exists() and path.samefile(file.path)
