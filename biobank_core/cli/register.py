@@ -1,0 +1,56 @@
+"""`biobank register`."""
+
+from __future__ import annotations
+
+import click
+
+from biobank_core.cli.common import (
+    catalog_options,
+    open_output,
+    output_option,
+    stores_of,
+    tsv_writer,
+)
+
+HEADER = ("line", "kind", "vid", "label", "what")
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("file", metavar="FILE.tsv")
+@click.option("--study", metavar="LABEL", help="The study of the rows that name none.")
+@click.option("--dry-run", is_flag=True, help="Save nothing; say what would be saved.")
+@output_option
+@catalog_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    kind: str,
+    file: str,
+    study: str | None,
+    dry_run: bool,
+    output: str | None,
+) -> None:
+    """Register studies, individuals, consents, tubes and others from a TSV file.
+
+    The header names the fields, as in `biobank schema`. A `code` column of Individual makes the
+    enrollment in the study; `source` (labels, codes or VIDs, `;` between several), `category` and
+    `begin` of a vessel make the action that it came by. All rows are saved or none; a row that
+    stands already is unchanged, one that says otherwise is a conflict (exit code 5).
+    """
+    from biobank_core.config import operator  # noqa: PLC0415
+    from biobank_core.register import register  # noqa: PLC0415
+
+    with stores_of(ctx, write=not dry_run) as stores:
+        done = register(
+            stores.catalog, file=file, kind=kind, study=study, by=operator(), dry_run=dry_run
+        )
+    new = "would create" if dry_run else "created"
+    with open_output(output) as stream:
+        rows = tsv_writer(stream, HEADER)
+        for item in done:
+            what = new if item.new else "unchanged"
+            rows.row([item.line, item.kind, item.vid, item.label, what])
+    made = sum(item.new for item in done)
+    click.echo(f"{made} {new}, {len(done) - made} unchanged", err=True)
