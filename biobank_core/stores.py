@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from biobank_core.catalog.port import Catalog
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.config import Settings
+from biobank_core.errors import ConfigurationError
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.registry import open_index
 
@@ -38,6 +39,16 @@ def open_stores(settings: Settings, *, write: bool) -> Iterator[Stores]:
 
     with ExitStack() as opened:
         catalog = opened.enter_context(open_catalog(settings.catalog, create=write))
-        index = opened.enter_context(open_index(settings.index, catalog=catalog))
+        url = settings.index or _own_index(catalog)
+        index = opened.enter_context(open_index(url, catalog=catalog))
         catch_up(catalog, index)
         yield Stores(catalog=catalog, index=index, lineage=Lineage(catalog, index))
+
+
+def _own_index(catalog: Catalog) -> str:
+    if not catalog.url.startswith("sqlite:"):
+        raise ConfigurationError(
+            f"the catalog {catalog.url} holds no lineage index; name one with --index or "
+            "BIOBANK_INDEX, such as sqlite:///index.db"
+        )
+    return catalog.url
