@@ -251,14 +251,14 @@ class GalaxyServer:
         )
 
     def tool_versions(self, tool_id: str) -> list[str]:
-        """Return the loaded versions of a tool; none if Galaxy does not know the tool."""
+        """Return the loaded versions of a tool, sorted; none if Galaxy does not know the tool."""
         try:
             answer = self.admin().tools.show_tool(tool_id)
         except BioblendConnectionError as error:
             if error.status_code == 404:
                 return []
             raise
-        return [answer["version"], *answer.get("versions", [])]
+        return sorted({answer["version"], *answer.get("versions", [])})
 
     def add_requirement(self, name: str, version: str, env_sh: str) -> None:
         """Make a tool's `<requirement version=...>` available: `env_sh` is sourced by its jobs."""

@@ -1,0 +1,26 @@
+# Two cores: one pytest worker drives the shared Galaxy, the other runs everything else.
+TEST_WORKERS ?= 2
+PYTHON ?= python3
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test services clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Record a real Galaxy, ask its lineage, reanalyse: all on this machine
+	@scripts/setup.sh demo
+	@.venv/bin/python -m examples.demo.run
+
+test: ## Install what the tests need and run all of them
+	@scripts/setup.sh test
+	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations 15
+
+services: ## Run a Galaxy server for development until Ctrl-C; prints its address and keys
+	@scripts/setup.sh test
+	@.venv/bin/python -m tests.servers.galaxy --keep-running
+
+clean: ## Remove what make put into this checkout (the cache folder stays)
+	rm -rf .venv demo-output build dist *.egg-info .benchmarks .hypothesis \
+		.pytest_cache .mypy_cache .ruff_cache

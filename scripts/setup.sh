@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Install what `make test` or `make demo` needs: Debian packages, then .venv, then Galaxy.
+# Usage: scripts/setup.sh test|demo. A second run changes nothing and takes a second.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+goal=${1:?usage: scripts/setup.sh test|demo}
+python=${PYTHON:-python3}
+packages=(graphviz postgresql)
+if [[ $goal == demo ]]; then
+  packages+=(kleborate kleborate-examples mash minimap2 ncbi-blast+)
+fi
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+command -v "$python" >/dev/null || packages+=(python3 python3-venv)
+"$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+
+# First of all, so that nothing has been changed yet when a person has to act.
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
+  [[ $status == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  install=(apt-get install --yes --no-install-recommends "${missing[@]}")
+  if ((EUID != 0)); then
+    say "These Debian packages are missing: ${missing[*]}"
+    say "Nothing was changed. Install them, then start again:"
+    say "    sudo apt-get update && sudo ${install[*]}"
+    exit 2
+  fi
+  say "Installing Debian packages: ${missing[*]}"
+  apt-get update >&2
+  DEBIAN_FRONTEND=noninteractive "${install[@]}" >&2
+fi
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  say "$("$python" --version) is too old: set PYTHON to a Python 3.11 or newer"
+  exit 2
+fi
+
+# Two runs in one checkout must not build the same environment at once.
+exec 9<scripts/setup.sh
+flock 9
+
+wanted=$({ "$python" --version; pwd; cat pyproject.toml setup.cfg; } | sha256sum)
+stamp=.venv/.installed
+if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+  say "Installing the project into .venv"
+  rm -f "$stamp"
+  [[ -x .venv/bin/python ]] && .venv/bin/python -c 'import pip' || "$python" -m venv --clear .venv
+  .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev]' >&2
+  printf '%s\n' "$wanted" >"$stamp"
+fi
+
+.venv/bin/python -m tests.servers.setup_galaxy >&2
+if [[ $goal == demo ]]; then
+  .venv/bin/python -m examples.demo.prepare >&2
+fi
