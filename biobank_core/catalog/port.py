@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -163,6 +164,13 @@ class Catalog(ABC):
         to, a cycle, one VID twice, an object that changes its kind), ConflictError (a delete that
         would leave a reference dangling), NotFoundError (a delete of what is not there).
         """
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Several commits as one, all or nothing, where the driver can do that.
+
+        Here each commit stands by itself. Events and feed are those of the single commits.
+        """
+        return nullcontext()
 
     @abstractmethod
     def get(self, vids: Iterable[str]) -> dict[str, Versioned]:
