@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from biobank_core.catalog.port import Catalog
@@ -13,6 +14,7 @@ from biobank_core.config import Settings
 from biobank_core.errors import ConfigurationError
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.registry import open_index
+from biobank_core.model.registry import missing_kinds
 
 if TYPE_CHECKING:
     from biobank_core.lineage.service import Lineage
@@ -52,3 +54,40 @@ def _own_index(catalog: Catalog) -> str:
             "BIOBANK_INDEX, such as sqlite:///index.db"
         )
     return catalog.url
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `biobank status` says. `edges` counts by relation; `behind_units` None: unknown."""
+
+    catalog: str
+    catalog_schema: int
+    counts: Mapping[str, int]
+    missing_kinds: tuple[str, ...]
+    index: str
+    index_schema: int
+    nodes: int
+    edges: Mapping[str, int]
+    in_step: bool | None
+    behind_units: int | None
+    as_of: datetime | None
+
+
+def status_of(stores: Stores) -> Status:
+    """The counts of an opened catalog and index, and how far the index is behind."""
+    fresh = stores.lineage.how_fresh()
+    edges = dict(stores.index.count())
+    nodes = edges.pop("nodes", 0)
+    return Status(
+        catalog=stores.catalog.url,
+        catalog_schema=stores.catalog.schema_version(),
+        counts={kind: count for kind, count in sorted(stores.catalog.count().items()) if count},
+        missing_kinds=missing_kinds(),
+        index=stores.index.url,
+        index_schema=stores.index.schema_version(),
+        nodes=nodes,
+        edges=edges,
+        in_step=fresh.in_step,
+        behind_units=fresh.behind_units,
+        as_of=fresh.as_of,
+    )
