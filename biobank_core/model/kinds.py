@@ -329,6 +329,9 @@ class Action(Object, frozen=True, kw_only=True):
 
     `flags` says what is not as usual: `partial` (an end without an identity was left out), `cycle`
     (an edge that would close a cycle was left out), `ambiguous-identity`.
+
+    `without_edge` holds outputs, with their roles, that make no edge because they were not made
+    here: copies of what went in, results of a cached job, what would close a cycle.
     """
 
     category: ActionCategory
@@ -341,6 +344,7 @@ class Action(Object, frozen=True, kw_only=True):
     operator: str | None = None
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
+    without_edge: tuple[Port, ...] = ()
     flags: tuple[str, ...] = ()
     galaxy: GalaxyJob | None = None
 
@@ -413,12 +417,15 @@ class CampaignItem(Object, frozen=True, kw_only=True):
 class Cursor(Object, frozen=True, kw_only=True):
     """How far the recorder read a Galaxy; saved in the same unit as the actions it covers.
 
-    Not in the change feed and never dumped. `position` is Galaxy's own update_time.
+    Not in the change feed and never dumped. `position` is Galaxy's own update_time;
+    `seen_job_ids` are those recorded near it, `waiting_job_ids` those before it that had not ended
+    or could not be read: they are asked for again.
     """
 
     name: Label
     position: datetime
     seen_job_ids: tuple[str, ...] = ()
+    waiting_job_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         settle_utc(self, "position")
