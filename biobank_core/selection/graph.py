@@ -1,0 +1,277 @@
+"""The part of the catalog that a selection looks at, loaded in bulk and kept compact.
+
+It is the actions of one study and everything upstream of them, in whatever study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from itertools import islice
+from typing import Final, TypeAlias
+
+from biobank_core.catalog.port import Catalog
+from biobank_core.errors import InputError
+from biobank_core.model.base import Object
+from biobank_core.model.kinds import (
+    Action,
+    ActionCategory,
+    ActionStatus,
+    DataCollection,
+    Device,
+    Tombstone,
+    VesselsCollection,
+)
+from biobank_core.model.registry import is_a, with_subkinds
+
+# VIDs asked for at once. Bounds memory; a driver splits further where it must.
+CHUNK: Final = 10_000
+
+# Up to this many actions of other studies per own one it is quicker to read them all than to ask
+# for the makers of each node.
+_FOREIGN_PER_OWN: Final = 3
+
+
+_NO_ANALYSIS: Final = (ActionCategory.IMPORT, ActionCategory.OBJECT_CLONING)
+
+
+class NodeKind(Enum):
+    """What a node is to a selection."""
+
+    MATERIAL = "material"  # a vessel
+    PERSON = "person"
+    VESSELS = "vessels"  # a collection of vessels
+    DATA = "data"  # data samples, collections of them, and kinds that nothing is known of
+
+
+@dataclass(slots=True)
+class NodeInfo:
+    """What is kept of an object; `members` are a collection's."""
+
+    kind: NodeKind
+    name: str
+    label: str
+    study: str | None
+    deleted: bool
+    members: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class ActionInfo:
+    """What is kept of an action. `time` is its end, or its begin where the end is unknown.
+
+    `analyses` is false where nothing new is found out: data that are brought in, or copied.
+    """
+
+    vid: str
+    device: str | None
+    status: ActionStatus
+    analyses: bool
+    time: datetime
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Graph:
+    """`makers` holds, by output VID, the positions in `actions` of those that made it."""
+
+    actions: list[ActionInfo] = field(default_factory=list)
+    makers: dict[str, list[int]] = field(default_factory=dict)
+    nodes: dict[str, NodeInfo] = field(default_factory=dict)
+    devices: dict[str, Device] = field(default_factory=dict)
+
+    def inputs_of(self, vid: str) -> Iterator[str]:
+        """The inputs of all actions that made this node."""
+        for position in self.makers.get(vid, ()):
+            yield from self.actions[position].inputs
+
+
+def load_graph(catalog: Catalog, study: str, *, foreign_per_own: int = _FOREIGN_PER_OWN) -> Graph:
+    """The actions of the study (VID) and all that is upstream of their inputs and outputs.
+
+    `foreign_per_own` only decides how the actions of other studies are found, not which.
+    """
+    graph = Graph()
+    for item in catalog.find("Device"):
+        if isinstance(item.object, Device):  # not one whose plug-in is missing
+            graph.devices[item.object.vid] = item.object
+    own = list(_actions(item.object for item in catalog.find("Action", {"study": study})))
+    counts = catalog.count()
+    foreign = sum(counts.get(kind, 0) for kind in with_subkinds("Action")) - len(own)
+    makers_of: _MakersOf
+    if foreign <= 0:
+        makers_of = _no_makers
+    elif foreign <= foreign_per_own * len(own):
+        makers_of = _read_all(catalog)
+    else:
+        makers_of = _ask(catalog)
+    _add(graph, own)
+    _walk_up(graph, catalog, own, makers_of)
+    return graph
+
+
+def chunks(vids: Iterable[str]) -> Iterator[list[str]]:
+    """The VIDs in lists of at most CHUNK."""
+    iterator = iter(vids)
+    while part := list(islice(iterator, CHUNK)):
+        yield part
+
+
+def _actions(objects: Iterable[Object]) -> Iterator[ActionInfo]:
+    for obj in objects:
+        if isinstance(obj, Action):
+            yield ActionInfo(
+                vid=obj.vid,
+                device=obj.device,
+                status=obj.status,
+                analyses=obj.category not in _NO_ANALYSIS,
+                time=obj.end or obj.begin,
+                inputs=tuple([port.object for port in obj.inputs]),
+                outputs=tuple([(port.object, port.role) for port in obj.outputs]),
+            )
+
+
+def _add(graph: Graph, actions: Iterable[ActionInfo]) -> None:
+    for action in actions:
+        position = len(graph.actions)
+        graph.actions.append(action)
+        # One action may put out a node twice, in two roles.
+        for vid in dict.fromkeys([vid for vid, _role in action.outputs]):
+            graph.makers.setdefault(vid, []).append(position)
+
+
+def _ends(actions: Iterable[ActionInfo]) -> dict[str, None]:
+    ends: dict[str, None] = {}
+    for action in actions:
+        for vid in action.inputs:
+            ends[vid] = None
+        for vid, _role in action.outputs:
+            ends[vid] = None
+    return ends
+
+
+# From nodes to the actions that made them; may give more of what is upstream, and known ones.
+_MakersOf: TypeAlias = Callable[[Iterable[str]], Iterable[ActionInfo]]
+
+
+def _no_makers(_vids: Iterable[str]) -> Iterable[ActionInfo]:
+    return ()
+
+
+def _ask(catalog: Catalog) -> _MakersOf:
+    def makers_of(vids: Iterable[str]) -> Iterator[ActionInfo]:
+        for part in chunks(vids):
+            found = {
+                referrer.vid: None
+                for referrer in catalog.referring(part, ["Action"])
+                if referrer.field.startswith("outputs")
+            }
+            for wanted in chunks(found):
+                yield from _actions(item.object for item in catalog.get(wanted).values())
+
+    return makers_of
+
+
+def _read_all(catalog: Catalog) -> _MakersOf:
+    makers: dict[str, list[ActionInfo]] = {}
+    for action in _actions(item.object for item in catalog.find("Action")):
+        for vid, _role in action.outputs:
+            makers.setdefault(vid, []).append(action)
+
+    def makers_of(vids: Iterable[str]) -> Iterator[ActionInfo]:
+        stack = list(vids)
+        seen = set(stack)
+        while stack:
+            for action in makers.get(stack.pop(), ()):
+                yield action
+                new = [vid for vid in action.inputs if vid not in seen]
+                seen.update(new)
+                stack.extend(new)
+
+    return makers_of
+
+
+def _walk_up(
+    graph: Graph, catalog: Catalog, own: Sequence[ActionInfo], makers_of: _MakersOf
+) -> None:
+    added = {action.vid for action in own}
+    walked: set[str] = set()
+    frontier = _ends(own)
+    while frontier:
+        _load_nodes(graph, catalog, frontier)
+        nodes = _with_members(graph, frontier, walked)
+        frontier = {}
+        for action in makers_of(nodes):
+            if action.vid not in added:
+                added.add(action.vid)
+                _add(graph, [action])
+                frontier.update((vid, None) for vid in action.inputs if vid not in walked)
+    _load_nodes(graph, catalog, _ends(graph.actions))
+
+
+def _with_members(graph: Graph, vids: Iterable[str], walked: set[str]) -> list[str]:
+    stack = list(vids)
+    nodes: list[str] = []
+    while stack:
+        vid = stack.pop()
+        if vid not in walked:
+            walked.add(vid)
+            nodes.append(vid)
+            stack.extend(graph.nodes[vid].members)
+    return nodes
+
+
+def _load_nodes(graph: Graph, catalog: Catalog, vids: Iterable[str]) -> None:
+    """Loads these nodes and, of collections among them, the members."""
+    wanted = [vid for vid in vids if vid not in graph.nodes]
+    while wanted:
+        members: dict[str, None] = {}
+        for part in chunks(wanted):
+            found = catalog.get(part)
+            for vid in part:
+                item = found.get(vid)
+                info = graph.nodes[vid] = _node(item.object) if item else _UNREADABLE
+                for member in info.members:
+                    members[member] = None
+        wanted = [vid for vid in members if vid not in graph.nodes]
+
+
+# What may not be read, or dangles (OMERO can't prevent that across groups), passes the walk on.
+_UNREADABLE: Final = NodeInfo(NodeKind.DATA, "", "", None, deleted=True)
+
+_BASES: Final = (
+    ("DataSample", NodeKind.DATA),
+    ("Vessel", NodeKind.MATERIAL),
+    ("Individual", NodeKind.PERSON),
+    ("VesselsCollection", NodeKind.VESSELS),
+)
+
+
+def _node(obj: Object) -> NodeInfo:
+    if isinstance(obj, Tombstone):
+        return NodeInfo(_kind(obj.of), obj.of, "", None, deleted=True)
+    name = obj.kind
+    members: tuple[str, ...] = ()
+    if isinstance(obj, DataCollection | VesselsCollection):
+        members = tuple([item.object for item in obj.items])
+    return NodeInfo(
+        _kind(name),
+        name,
+        getattr(obj, "label", ""),
+        getattr(obj, "study", None),
+        deleted=False,
+        members=members,
+    )
+
+
+def _kind(name: str) -> NodeKind:
+    try:
+        for base, kind in _BASES:
+            if is_a(name, base):
+                return kind
+    except InputError:  # the tombstone of a kind whose plug-in is gone
+        pass
+    return NodeKind.DATA

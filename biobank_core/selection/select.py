@@ -1,0 +1,368 @@
+"""Which samples need an analysis again, each with the reason, and which are left out and why.
+
+The rules, in the order in which they leave a sample out:
+
+1. An action *matches* if it ended ok, made something, its device is the tool, its release is in
+   the range and its time in the span. It is an action of the study, or one upstream of such, not
+   only the last before a result.
+2. Its *samples* are the nearest vessels upstream of what it made, on every path (individuals where
+   no vessel is). Results that reach neither are `unlinked`.
+3. A result that was `superseded` or `deleted` needs nothing; a sample with no other is left out.
+4. `already-done`: an ok action of the same tool with a known release outside the range belongs to
+   the same sample, is not older than all that match, and was not superseded altogether itself (an
+   analysis that was itself replaced is no reason to keep what replaced it).
+5. Consent: every individual upstream of the sample, or of the data taken from it, must allow the
+   scope on that day (`permission`). Material of which no individual is known allows nothing.
+
+Actions that failed never match and never count as done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import TypeAlias
+
+from biobank_core.catalog.port import Catalog
+from biobank_core.consent import today as this_day
+from biobank_core.model.kinds import ActionStatus, Supersession
+from biobank_core.selection import reasons, tools
+from biobank_core.selection.criteria import (
+    Criteria,
+    OldResult,
+    ReasonCode,
+    SelectedSample,
+    Selection,
+)
+from biobank_core.selection.graph import ActionInfo, Graph, NodeKind, chunks, load_graph
+from biobank_core.selection.permission import Permissions
+from biobank_core.selection.releases import parse_range
+from biobank_core.selection.upstream import Upstream
+
+
+def select(catalog: Catalog, criteria: Criteria, *, today: date | None = None) -> Selection:
+    """The samples of the criteria; `today` (default: now, UTC) is the day that consent must stand.
+
+    Reads in bulk: a fixed number of questions to the catalog per 10,000 objects.
+    """
+    graph = load_graph(catalog, criteria.study)
+    return _Selecting(catalog, criteria, graph, today or this_day()).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    """What the criteria say of a device."""
+
+    label: str | None
+    release: str | None
+    wanted: bool
+    outside: bool
+
+
+# An output: its VID and its role.
+_Output: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A matching action, for one sample: its outputs that stand, and those that do not."""
+
+    action: ActionInfo
+    live: tuple[_Output, ...]
+    superseded: tuple[_Output, ...]
+
+
+@dataclass(slots=True)
+class _About:
+    """What concerns one sample.
+
+    `near` are the data taken from it, `sources` those of them that live matches were given.
+    """
+
+    matches: list[_Match] = field(default_factory=list)
+    done: list[ActionInfo] = field(default_factory=list)
+    failed: list[ActionInfo] = field(default_factory=list)
+    near: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
+    people: frozenset[str] = frozenset()
+
+
+class _Selecting:
+    def __init__(self, catalog: Catalog, criteria: Criteria, graph: Graph, today: date) -> None:
+        self._catalog = catalog
+        self._criteria = criteria
+        self._graph = graph
+        self._upstream = Upstream(graph)
+        self._permissions = Permissions(study=criteria.study, scope=criteria.scope, on=today)
+        self._superseded = _supersessions(catalog)
+        self._tools: dict[str | None, _Tool] = {
+            device: self._tool_of(device) for device in (None, *graph.devices)
+        }
+        self._labels: dict[str, str] = {}
+
+    def run(self) -> Selection:
+        found, unlinked = self._gather()
+        self._load(found, unlinked)
+        rows: list[SelectedSample] = []
+        excluded: list[SelectedSample] = []
+        for sample, about in found.items():
+            row = self._judged(sample, about)
+            (rows if row.is_selected else excluded).append(row)
+        excluded += [self._unlinked(match) for match in unlinked]
+        return Selection(tuple(sorted(rows, key=_order)), tuple(sorted(excluded, key=_order)))
+
+    def _tool_of(self, device: str | None) -> _Tool:
+        known = self._graph.devices[device] if device is not None else None
+        label, release = (known.label, known.release) if known else (None, None)
+        wanted = True
+        if self._criteria.tool is not None:
+            if not tools.matches(label, self._criteria.tool):
+                return _Tool(label, release, wanted=False, outside=False)
+            wanted = tools.version_of(self._criteria.tool) in (None, release)
+        if self._criteria.release is not None:
+            wanted = wanted and parse_range(self._criteria.release).contains(release)
+        return _Tool(label, release, wanted=wanted, outside=not wanted and bool(release))
+
+    def _tool(self, action: ActionInfo) -> _Tool:
+        # A device whose plug-in is missing is as good as unknown.
+        return self._tools.get(action.device) or self._tools[None]
+
+    def _is_wanted(self, action: ActionInfo) -> bool:
+        since, until = self._criteria.since, self._criteria.until
+        return (
+            self._tool(action).wanted
+            and action.status is ActionStatus.OK
+            and bool(action.outputs)
+            and (since is None or action.time >= since)
+            and (until is None or action.time <= until)
+            # Without a tool every analysis is meant, but not what only brought data in.
+            and (self._criteria.tool is not None or (action.analyses and action.device is not None))
+        )
+
+    def _gather(self) -> tuple[dict[str, _About], list[_Match]]:
+        """What concerns each sample that has a match, and the matches that reach no sample."""
+        found: dict[str, _About] = {}
+        unlinked: list[_Match] = []
+        others: list[ActionInfo] = []
+        for action in self._graph.actions:
+            if self._tool(action).outside:
+                others.append(action)
+            elif self._is_wanted(action):
+                samples = self._upstream.samples_of(action)
+                if not samples:
+                    unlinked.append(self._match(action, action.outputs))
+                self._note(action, samples, found)
+        for action in others:
+            for sample in self._upstream.samples_of(action):
+                about = found.get(sample)
+                if about is not None:
+                    ok = action.status is ActionStatus.OK
+                    (about.done if ok else about.failed).append(action)
+        return found, unlinked
+
+    def _note(self, action: ActionInfo, samples: frozenset[str], found: dict[str, _About]) -> None:
+        taken = self._upstream.taken
+        owners = {
+            vid: frozenset([sample for sample, _data in taken(vid)])
+            for vid, _role in action.outputs
+        }
+        for sample in samples:
+            match = self._match(
+                action,
+                [out for out in action.outputs if not owners[out[0]] or sample in owners[out[0]]],
+            )
+            about = found.get(sample)
+            if about is None:
+                about = found[sample] = _About()
+            about.matches.append(match)
+        for vids, is_input in ((action.inputs, True), (owners, False)):
+            for vid in vids:
+                for sample, data in taken(vid):
+                    about = found.get(sample)
+                    if about is not None and about.matches[-1].action is action:
+                        about.near.add(data)
+                        if is_input and about.matches[-1].live:
+                            about.sources.add(data)
+
+    def _match(self, action: ActionInfo, outputs: Iterable[_Output]) -> _Match:
+        nodes, superseded = self._graph.nodes, self._superseded
+        there = [out for out in outputs if not nodes[out[0]].deleted]
+        return _Match(
+            action,
+            live=tuple([out for out in there if out[0] not in superseded]),
+            superseded=tuple([out for out in there if out[0] in superseded]),
+        )
+
+    def _load(self, found: dict[str, _About], unlinked: Iterable[_Match]) -> None:
+        """Reads the individuals' consents, and the labels that sentences need."""
+        people: set[str] = set()
+        labels: set[str] = {self._criteria.study}
+        for sample, about in found.items():
+            behind = self._upstream.people(sample)
+            for data in about.near:
+                more = self._upstream.people(data)
+                behind = behind if more <= behind else behind | more
+            about.people = behind
+            people |= behind
+            labels.add(self._graph.nodes[sample].study or self._criteria.study)
+            for match in about.matches:
+                labels.update(self._superseded[vid] for vid, _role in match.superseded)
+        nodes = self._graph.nodes
+        for match in unlinked:
+            labels.update(nodes[vid].study or "" for vid, _role in match.action.outputs)
+            labels.update(self._superseded[vid] for vid, _role in match.superseded)
+        labels.discard("")
+        self._permissions.load(
+            self._catalog, {vid for vid in people if nodes[vid].kind is NodeKind.PERSON}
+        )
+        for part in chunks(sorted(labels)):
+            for vid, item in self._catalog.get(part).items():
+                self._labels[vid] = getattr(item.object, "label", "")
+
+    def _judged(self, sample: str, about: _About) -> SelectedSample:
+        node = self._graph.nodes[sample]
+        study = node.study or self._criteria.study
+        matches = sorted(about.matches, key=lambda match: match.action.vid)
+        matches.sort(key=lambda match: match.action.time, reverse=True)
+        live = [match for match in matches if match.live]
+        code, reason = self._verdict(sample, about, matches, live)
+        name = self._permissions.name
+        people = [vid for vid in about.people if self._graph.nodes[vid].kind is NodeKind.PERSON]
+        nodes = self._graph.nodes
+        return SelectedSample(
+            sample=sample,
+            label=name(sample, study) if node.kind is NodeKind.PERSON else node.label,
+            kind=node.name,
+            study=study,
+            study_label=self._labels.get(study, ""),
+            code=code,
+            reason=reason,
+            donors=tuple(sorted({name(vid, study) for vid in people})),
+            results=tuple(
+                result
+                for match in (live or matches)
+                for result in self._results(match, match.live or match.superseded)
+            ),
+            sources=tuple(sorted(about.sources, key=lambda vid: (nodes[vid].label, vid))),
+        )
+
+    def _verdict(
+        self, sample: str, about: _About, matches: list[_Match], live: list[_Match]
+    ) -> tuple[ReasonCode, str]:
+        if self._graph.nodes[sample].deleted:
+            return ReasonCode.DELETED, "the sample was deleted"
+        if not live:
+            return self._nothing_left(matches)
+        done = self._done(about, matches, live)
+        if done is not None:
+            tool = self._tool(done)
+            return ReasonCode.ALREADY_DONE, reasons.done_text(tool.label, tool.release, done)
+        refused = self._refused(sample, about)
+        if refused is not None:
+            return refused
+        failed = max(about.failed, key=_when, default=None)
+        tried = None
+        if failed is not None:
+            tool = self._tool(failed)
+            tried = reasons.failed_text(tool.label, tool.release, failed)
+        made = [(match.action, self._results(match, match.live)) for match in live]
+        return ReasonCode.MATCH, reasons.match_text(made, self._criteria, tried)
+
+    def _nothing_left(self, matches: list[_Match]) -> tuple[ReasonCode, str]:
+        pairs = [
+            (self._graph.nodes[vid].label or vid, self._labels.get(new) or new)
+            for match in matches
+            for vid, _role in match.superseded
+            for new in (self._superseded[vid],)
+        ]
+        if not pairs:
+            return ReasonCode.DELETED, "its results were deleted"
+        return ReasonCode.SUPERSEDED, reasons.superseded_text(pairs)
+
+    def _done(self, about: _About, matches: list[_Match], live: list[_Match]) -> ActionInfo | None:
+        """The latest analysis that makes this one needless."""
+        first = min(match.action.time for match in matches)
+        labels = {self._tool(match.action).label for match in live}
+        same_tool = self._criteria.tool is not None
+        candidates = [
+            action
+            for action in about.done
+            if action.time >= first
+            and (same_tool or self._tool(action).label in labels)
+            and not (
+                action.outputs and all(vid in self._superseded for vid, _role in action.outputs)
+            )
+        ]
+        return max(candidates, key=_when, default=None)
+
+    def _refused(self, sample: str, about: _About) -> tuple[ReasonCode, str] | None:
+        nodes = self._graph.nodes
+        study = nodes[sample].study or self._criteria.study
+        pooled = len(about.people) > 1
+        if not about.people:
+            return ReasonCode.NO_INDIVIDUAL, reasons.no_individual_text(None)
+        refusals = []
+        for vid in sorted(about.people):
+            if nodes[vid].kind is NodeKind.PERSON:
+                refusal = self._permissions.refusal(vid, study)
+                if refusal is not None:
+                    text = reasons.refusal_text(refusal, pooled=pooled)
+                    refusals.append((refusal.name, refusal.code, text))
+            else:
+                other = (nodes[vid].label or vid) if pooled else None
+                text = reasons.no_individual_text(other)
+                refusals.append((nodes[vid].label, ReasonCode.NO_INDIVIDUAL, text))
+        if not refusals:
+            return None
+        _name, code, text = min(refusals, key=lambda refusal: (refusal[0], refusal[2]))
+        return code, text
+
+    def _results(self, match: _Match, outputs: Iterable[_Output]) -> tuple[OldResult, ...]:
+        tool = self._tool(match.action)
+        return tuple(
+            OldResult(
+                vid, self._graph.nodes[vid].label, role, match.action.vid, tool.label, tool.release
+            )
+            for vid, role in outputs
+        )
+
+    def _unlinked(self, match: _Match) -> SelectedSample:
+        results = self._results(match, match.live or match.superseded or match.action.outputs)
+        node = self._graph.nodes[results[0].vid]
+        code, reason = ReasonCode.UNLINKED, reasons.unlinked_text()
+        if not match.live:
+            code, reason = self._nothing_left([match])
+        return SelectedSample(
+            sample=None,
+            label=node.label,
+            kind=node.name,
+            study=node.study,
+            study_label=self._labels.get(node.study or "", ""),
+            code=code,
+            reason=reason,
+            results=results,
+        )
+
+
+def _supersessions(catalog: Catalog) -> dict[str, str]:
+    """By old result the new one; of several always the same, the one that sorts last."""
+    found: dict[str, str] = {}
+    for item in catalog.find("Supersession"):
+        if isinstance(item.object, Supersession):
+            old, new = item.object.old, item.object.new
+            found[old] = max(new, found.get(old, new))
+    return found
+
+
+def _when(action: ActionInfo) -> tuple[datetime, str]:
+    return action.time, action.vid
+
+
+def _order(row: SelectedSample) -> tuple[bool, str, str, str]:
+    return (
+        row.sample is None,
+        row.label,
+        row.sample or "",
+        row.results[0].vid if row.results else "",
+    )
