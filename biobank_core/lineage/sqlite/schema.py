@@ -88,7 +88,7 @@ CREATE INDEX lineage_supersession_by_old ON lineage_supersession (old);
 CREATE TABLE lineage_position (
     log TEXT PRIMARY KEY,
     number INTEGER NOT NULL
-) WITHOUT ROWID
+) WITHOUT ROWID;
 """
 
 STEPS: Final = (_STEP_1,)
