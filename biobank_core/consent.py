@@ -99,7 +99,7 @@ def give(
         if present.status is ConsentStatus.WITHDRAWN:
             raise ConflictError(
                 f"{name}: the consent of scope {scope!r} was withdrawn on {day}, which counts for "
-                f"all of that day; give it from {day + timedelta(days=1)} on (--date)"
+                f"all of that day; give it from the next day on (--date {day + timedelta(days=1)})"
             )
         if present.until is not None and (until is None or until > present.until):
             raise ConflictError(
