@@ -95,7 +95,11 @@ def _holds_nul(value: Any) -> bool:
 def _explained(exc: msgspec.ValidationError, data: bytes) -> InputError:
     match = _PATH.match(str(exc))
     what, path = (match["what"], match["path"] or "") if match else (str(exc), "")
-    raw: Any = msgspec.json.decode(data)
+    try:
+        raw: Any = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # The line is wrong in a second way, further on.
+        return InputError(f"{what}, and no JSON object in UTF-8")
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if path == ".kind":
         return InputError(f"unknown kind; known are {', '.join(kinds())}", field="kind", value=kind)
