@@ -1,0 +1,126 @@
+"""Which new result takes the place of which old one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from biobank_core.catalog.port import Catalog
+from biobank_core.model.ids import derived_vid
+from biobank_core.model.kinds import Action, ActionStatus, Device, Port, Supersession
+from biobank_core.selection import tools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An output of an action, with what it can be known by. `tool` is without version."""
+
+    vid: str
+    label: str
+    tool: str
+    role: str
+    step: str | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """`pairs`: old result -> new one (the same VID: the same data). The rest has no counterpart."""
+
+    pairs: tuple[tuple[Result, Result], ...]
+    old_alone: tuple[Result, ...]
+    new_alone: tuple[Result, ...]
+
+
+def pair_results(old: Sequence[Result], new: Sequence[Result]) -> Pairing:
+    """Pair by tool and output role; where that fits several, also by step, then by label.
+
+    A result that still fits several is left alone: which one it was is never guessed.
+    """
+    rules: tuple[Callable[[Result], tuple[object, ...]], ...] = (
+        lambda one: (one.vid,),
+        lambda one: (one.tool, one.role, one.step, one.label),
+        lambda one: (one.tool, one.role, one.step),
+        lambda one: (one.tool, one.role, one.label),
+        lambda one: (one.tool, one.role),
+        lambda one: (one.tool, one.label),
+    )
+    open_old, open_new = list(old), list(new)
+    pairs: list[tuple[Result, Result]] = []
+    for rule in rules:
+        by_old, by_new = _by(open_old, rule), _by(open_new, rule)
+        for key, ones in by_old.items():
+            others = by_new.get(key, [])
+            if len(ones) == 1 and len(others) == 1:
+                pairs.append((ones[0], others[0]))
+                open_old.remove(ones[0])
+                open_new.remove(others[0])
+    order = {result.vid: place for place, result in enumerate(old)}
+    pairs.sort(key=lambda pair: order[pair[0].vid])
+    return Pairing(tuple(pairs), tuple(open_old), tuple(open_new))
+
+
+def old_results(catalog: Catalog, ports: Iterable[Port]) -> list[Result]:
+    """What is known of an item's old results, by the actions that made them."""
+    wanted = {port.object: port.role for port in ports}
+    makers = {
+        referrer.vid
+        for referrer in catalog.referring(wanted, kinds=("Action",))
+        if referrer.field == "outputs"
+    }
+    actions = _actions(catalog, makers)
+    made = {one.vid: one for one in _results(catalog, actions) if one.vid in wanted}
+    return [made[vid] for vid in wanted if vid in made]
+
+
+def new_results(catalog: Catalog, actions: Iterable[Action]) -> list[Result]:
+    """What the actions of an invocation put out, the failed ones left out."""
+    return _results(catalog, [one for one in actions if one.status is ActionStatus.OK])
+
+
+def supersession(pair: tuple[Result, Result], *, campaign: str) -> Supersession | None:
+    """That the new result takes the old one's place; None when they are the same data."""
+    old, new = pair
+    if old.vid == new.vid or new.cached:
+        return None
+    vid = derived_vid("Supersession", new.vid, old.vid)
+    return Supersession(vid=vid, new=new.vid, old=old.vid, campaign=campaign)
+
+
+def _results(catalog: Catalog, actions: Sequence[Action]) -> list[Result]:
+    devices = catalog.get({action.device for action in actions if action.device})
+    outputs = {port.object for action in actions for port in action.outputs}
+    objects = catalog.get(outputs)
+    found: dict[str, Result] = {}
+    for action in actions:
+        device = devices.get(action.device).object if action.device in devices else None  # type: ignore[union-attr]
+        galaxy = action.galaxy
+        for port in action.outputs:
+            known = objects.get(port.object)
+            found.setdefault(
+                port.object,
+                Result(
+                    vid=port.object,
+                    label=str(getattr(known.object, "label", "")) if known else "",
+                    tool=tools.without_version(device.label) if isinstance(device, Device) else "",
+                    role=port.role,
+                    step=galaxy.step_label if galaxy else None,
+                    cached=bool(galaxy and galaxy.cached_from),
+                ),
+            )
+    return list(found.values())
+
+
+def _actions(catalog: Catalog, vids: Iterable[str]) -> list[Action]:
+    found = catalog.get(vids)
+    actions = [one.object for one in found.values() if isinstance(one.object, Action)]
+    return sorted(actions, key=lambda action: (action.begin, action.vid))
+
+
+def _by(
+    results: Iterable[Result], rule: Callable[[Result], tuple[object, ...]]
+) -> Mapping[tuple[object, ...], list[Result]]:
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(rule(result), []).append(result)
+    return groups

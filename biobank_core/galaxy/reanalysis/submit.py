@@ -1,0 +1,205 @@
+"""Getting one item to run: exactly one invocation, whenever this process or Galaxy breaks off.
+
+Galaxy has no idempotency key, so the order of saving and asking is what matters:
+
+1. The item is saved as `submitting` before Galaxy is asked anything.
+2. It gets a history of its own, which is saved with the item before an invocation is posted there.
+   So an item without a history never had an invocation, and one with a history can only have it
+   there.
+3. An item found with a history and without an invocation is one whose run broke off in between.
+   Its history is looked at first. If it holds none, it is closed: Galaxy refuses to invoke
+   anything in an archived history, so an invocation that is still on its way is either there when
+   we look again or will never be. Only then a new history is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Final
+
+import msgspec
+
+from biobank_core.catalog.port import Catalog
+from biobank_core.errors import (
+    BiobankError,
+    InputError,
+    NotFoundError,
+    NotPermittedError,
+    UnreachableError,
+)
+from biobank_core.galaxy.reanalysis.book import Book
+from biobank_core.galaxy.reanalysis.campaigns import FixedInput
+from biobank_core.galaxy.reanalysis.locate import Locator
+from biobank_core.galaxy.reanalysis.server import CampaignServer, is_lost
+from biobank_core.model.kinds import CampaignItem, DataCollection, ItemState
+
+# Between closing a history and looking into it again: what Galaxy had let in just before has to
+# become visible. Its own answer to an invocation took 0.1 s.
+_FENCE_S: Final = 2.0
+_ATTEMPTS: Final = 3
+# Galaxy cuts names at 255 characters.
+_MAX_NAME_CHARS: Final = 200
+# A page of a log is enough to see what went wrong.
+MAX_ERROR_CHARS: Final = 2000
+
+
+class Submitter:
+    """Brings items from `planned` or `submitting` to `running` (or `failed`)."""
+
+    def __init__(
+        self,
+        book: Book,
+        server: CampaignServer,
+        catalog: Catalog,
+        locator: Locator,
+        *,
+        use_cache: bool,
+    ) -> None:
+        self._book = book
+        self._server = server
+        self._catalog = catalog
+        self._locator = locator
+        self._use_cache = use_cache
+        self._copy_id: str | None = None
+
+    def workflow_copy(self) -> str:
+        """The id of the campaign's own copy of the workflow, imported when it is not there."""
+        if self._copy_id is not None:
+            return self._copy_id
+        workflow, campaign = self._book.workflow, self._book.campaign
+        found = self._server.find_workflow_copy(campaign.vid)
+        if found is None:
+            name = f"{workflow.name} (biobank {campaign.label})"[:_MAX_NAME_CHARS]
+            found = self._server.import_workflow(
+                workflow.document, name=name, campaign=campaign.vid
+            )
+        if (workflow.copy_id, workflow.galaxy_user) != (found, self._server.user_id):
+            self._book.save_workflow(
+                msgspec.structs.replace(workflow, copy_id=found, galaxy_user=self._server.user_id)
+            )
+        self._copy_id = found
+        return found
+
+    def submit(self, item: CampaignItem) -> CampaignItem:
+        """The item with its invocation. Raises TakenOverError, UnreachableError."""
+        self._book.check_mine()
+        item = self._book.save(msgspec.structs.replace(item, state=ItemState.SUBMITTING))
+        for _ in range(_ATTEMPTS):
+            if item.history_id is not None:
+                found = self._invocation_in(item.history_id)
+                if found is not None:
+                    return self._running(item, found)
+            item = self._book.save(
+                msgspec.structs.replace(item, history_id=self._history_for(item))
+            )
+            assert item.history_id is not None
+            try:
+                inputs = self._inputs(item, item.history_id)
+                invocation = self._server.invoke(
+                    self.workflow_copy(), item.history_id, inputs=inputs, use_cache=self._use_cache
+                )
+            except (InputError, NotFoundError, NotPermittedError, UnreachableError) as exc:
+                if is_lost(exc):
+                    time.sleep(_FENCE_S)
+                    continue
+                return self._refused(item, exc)
+            return self._running(item, invocation)
+        raise UnreachableError(
+            f"Galaxy at {self._server.url} broke off {_ATTEMPTS} times; run the campaign again "
+            "when it is well: it goes on where it stopped"
+        )
+
+    def _refused(self, item: CampaignItem, exc: BiobankError) -> CampaignItem:
+        # A later run that closed the history makes Galaxy refuse us: that is no failure.
+        self._book.check_unchanged(item)
+        assert item.history_id is not None
+        there = self._server.invocations(item.history_id)
+        if there:
+            return self._running(item, there[0])
+        failed = msgspec.structs.replace(
+            item, state=ItemState.FAILED, error=str(exc)[:MAX_ERROR_CHARS]
+        )
+        return self._book.save(failed)
+
+    def _running(self, item: CampaignItem, invocation: str) -> CampaignItem:
+        running = msgspec.structs.replace(item, state=ItemState.RUNNING, invocation_id=invocation)
+        return self._book.save(running)
+
+    def _invocation_in(self, history: str) -> str | None:
+        """The invocation of a history; None means that there is none and never will be."""
+        there = self._server.invocations(history)
+        if there:
+            return there[0]
+        # Refused: it is closed, purged or gone already, and nothing can be invoked there.
+        with contextlib.suppress(InputError, NotPermittedError, NotFoundError):
+            self._server.close_history(history)
+        time.sleep(_FENCE_S)
+        there = self._server.invocations(history)
+        if there:
+            self._server.reopen_history(history)
+            return there[0]
+        with contextlib.suppress(InputError, NotPermittedError, NotFoundError):
+            self._server.delete_history(history)  # only tidying
+        return None
+
+    def _history_for(self, item: CampaignItem) -> str:
+        campaign = self._book.campaign
+        # One that was made before a break: nothing was invoked there, see above.
+        for history in self._server.find_histories(item.vid):
+            if history != item.history_id and not self._server.invocations(history):
+                self._server.tag_history(history, campaign=campaign.vid, item=item.vid)
+                return history
+        title = f"biobank {campaign.label}: {item.sample_label}"[:_MAX_NAME_CHARS]
+        # The name carries the item in the very call that makes the history; the tags follow.
+        history = self._server.create_history(f"{title} [{item.vid}]")
+        self._server.tag_history(history, campaign=campaign.vid, item=item.vid)
+        return history
+
+    def _inputs(self, item: CampaignItem, history: str) -> dict[str, Any]:
+        """What the workflow is given, by step index."""
+        workflow = self._book.workflow
+        own = workflow.sample_input
+        inputs: dict[str, Any] = {
+            str(parameter.index): parameter.value for parameter in workflow.parameters
+        }
+        sources = [port.object for port in item.sources]
+        if own.is_list:
+            names = _identifiers(item.sample_label, len(sources))
+            members = [
+                (name, self._readable(vid)) for name, vid in zip(names, sources, strict=True)
+            ]
+            inputs[str(own.index)] = self._list(history, item.sample_label, members)
+        else:
+            inputs[str(own.index)] = self._copy(history, sources[0])
+        for fixed in workflow.fixed_inputs:
+            inputs[str(fixed.index)] = self._fixed(history, fixed)
+        return inputs
+
+    def _fixed(self, history: str, fixed: FixedInput) -> dict[str, str]:
+        if not fixed.is_list:
+            return self._copy(history, fixed.object)
+        found = self._catalog.get([fixed.object]).get(fixed.object)
+        collection = found.object if found else None
+        if not isinstance(collection, DataCollection):
+            raise NotFoundError(f"the list {fixed.object} for input {fixed.label!r} is gone")
+        members = [(member.role, self._readable(member.object)) for member in collection.items]
+        return self._list(history, collection.label, members)
+
+    def _list(self, history: str, name: str, members: list[tuple[str, str]]) -> dict[str, str]:
+        return {"src": "hdca", "id": self._server.make_list(history, name, members)}
+
+    def _copy(self, history: str, vid: str) -> dict[str, str]:
+        dataset = self._locator.dataset(vid)
+        for content in self._server.contents(history):
+            if content.uuid == dataset.get("uuid"):
+                return {"src": "hda", "id": content.id}
+        return {"src": "hda", "id": self._server.copy_dataset(history, str(dataset["id"]))}
+
+    def _readable(self, vid: str) -> str:
+        return str(self._locator.dataset(vid)["id"])
+
+
+def _identifiers(label: str, count: int) -> list[str]:
+    """Element identifiers: the sample's label, with a number where there are several."""
+    return [label] if count == 1 else [f"{label}_{number}" for number in range(1, count + 1)]
