@@ -51,6 +51,8 @@ def command(
         rows = tsv_writer(stream, HEADER)
         for item in done:
             what = new if item.new else "unchanged"
-            rows.row([item.line, item.kind, item.vid, item.label, what])
+            # What is not made yet has no VID yet.
+            vid = None if dry_run and item.new else item.vid
+            rows.row([item.line, item.kind, vid, item.label, what])
     made = sum(item.new for item in done)
     click.echo(f"{made} {new}, {len(done) - made} unchanged", err=True)

@@ -160,19 +160,23 @@ def vessel_action(draft: Draft) -> Action | None:
             f"how the vessel came from its source must be said; allowed are {allowed}",
             field="category",
         )
-    made = codec.convert(
-        {
-            "kind": "Action",
-            # One action a vessel, so that the same row makes the same one.
-            "vid": derived_vid("Action", "register", draft.vid),
-            "category": category,
-            "study": draft.study,
-            "status": "ok",
-            "begin": _begin(cells.get("begin")),
-            "inputs": [{"role": ROLE_SOURCE, "object": vid} for vid in draft.sources],
-            "outputs": [{"role": ROLE_VESSEL, "object": draft.vid}],
-        }
-    )
+    fields = {
+        "kind": "Action",
+        # One action a vessel, so that the same row makes the same one.
+        "vid": derived_vid("Action", "register", draft.vid),
+        "category": category,
+        "study": draft.study,
+        "status": "ok",
+        "begin": _begin(cells.get("begin")),
+        "inputs": [{"role": ROLE_SOURCE, "object": vid} for vid in draft.sources],
+        "outputs": [{"role": ROLE_VESSEL, "object": draft.vid}],
+    }
+    try:
+        made = codec.convert(fields)
+    except InputError as exc:
+        # What was typed, not what it was completed to.
+        value = cells.get(exc.field or "", exc.value)
+        raise InputError(exc.reason, field=exc.field, value=value) from exc
     assert isinstance(made, Action)
     return made
 
