@@ -1,0 +1,332 @@
+"""From a lineage answer to what is drawn: items, steps between them, and how they are collapsed.
+
+A step is an action (or, collapsed, several alike); it stands between its inputs and its outputs, so
+that n x m edges are n + m lines. Beyond `READABLE_NODES` nodes, those alike (same kind, same tools,
+same distance, same marks) are drawn as one that says how many, then long chains as one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from biobank_core.export.lineage import shown_label
+from biobank_core.lineage.port import (
+    IMPLICIT_COLLECTION,
+    Answer,
+    Edge,
+    Maker,
+    Node,
+    Relation,
+)
+from biobank_core.lineage.service import Names
+from biobank_core.model.registry import is_a
+from biobank_core.selection.tools import last_part
+
+# More than this on one page is a carpet.
+READABLE_NODES: Final = 60
+# Two alike are better seen than counted.
+_BUNDLE: Final = 3
+# A chain of fewer plain nodes is drawn in full.
+_CHAIN: Final = 4
+# Titles (tooltips) of a bundle name this many of its members.
+_NAMED: Final = 20
+
+
+class Family(Enum):
+    """What a node is, as its shape and colour say it."""
+
+    INDIVIDUAL = "individual"
+    VESSEL = "vessel"
+    DATA = "data"
+    COLLECTION = "collection"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A drawn node; `count` > 1: so many alike. `marks` are words such as `superseded`.
+
+    `made` says by what it was made where no line of the drawing does.
+    """
+
+    key: str
+    family: Family
+    label: str
+    kind: str
+    title: str
+    count: int = 1
+    marks: tuple[str, ...] = ()
+    start: bool = False
+    made: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A drawn action, from items to items (keys). `failed` is its status when that is not ok."""
+
+    key: str
+    label: str
+    title: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    count: int = 1
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without an action: COLLECTED_IN or SUPERSEDES, between items (keys)."""
+
+    source: str
+    target: str
+    relation: Relation
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Everything that is drawn. `nodes` is how many nodes the answer has."""
+
+    title: str
+    nodes: int
+    items: tuple[Item, ...]
+    steps: tuple[Step, ...]
+    lines: tuple[Line, ...]
+
+
+def drawing(answer: Answer, names: Names, *, readable: int = READABLE_NODES) -> Drawing:
+    """What to draw of an answer, collapsed where it has more than `readable` nodes."""
+    starts = [node for node in answer.nodes if node.vid in answer.starts]
+    title = "Lineage of " + (
+        ", ".join(shown_label(node, names) or node.vid for node in starts[:3]) or "nothing"
+    )
+    if len(starts) > 3:
+        title += f" and {len(starts) - 3} more"
+    groups: dict[str, tuple[Node, ...]] = {node.vid: (node,) for node in answer.nodes}
+    if len(answer.nodes) > readable:
+        groups = _bundled(answer)
+        if len({members[0].vid for members in groups.values()}) > readable:
+            groups = _chained(answer, groups)
+    return _drawn(title, answer, names, groups)
+
+
+def _drawn(
+    title: str, answer: Answer, names: Names, groups: dict[str, tuple[Node, ...]]
+) -> Drawing:
+    # The key of a group is its first member's VID; inside the picture keys become n0, n1, ...
+    numbers = {vid: f"n{index}" for index, vid in enumerate(_firsts(groups))}
+    key_of = {vid: numbers[members[0].vid] for vid, members in groups.items()}
+    steps = _steps(answer, key_of, collapsed=len(numbers) < len(groups))
+    made = {key for step in steps for key in step.outputs}
+    items = tuple(
+        _item(numbers[first], groups[first], answer, names, made=numbers[first] in made)
+        for first in numbers
+    )
+    return Drawing(title, len(answer.nodes), items, steps, _lines(answer.edges, key_of))
+
+
+def _firsts(groups: dict[str, tuple[Node, ...]]) -> list[str]:
+    return list(dict.fromkeys(members[0].vid for members in groups.values()))
+
+
+def _item(key: str, members: tuple[Node, ...], answer: Answer, names: Names, *, made: bool) -> Item:
+    first = members[0]
+    titles = [f"{shown_label(node, names) or node.kind} {node.vid}" for node in members[:_NAMED]]
+    if len(members) > _NAMED:
+        titles.append(f"and {len(members) - _NAMED} more")
+    kinds = sorted({node.kind for node in members})
+    label = shown_label(first, names) if len(members) == 1 else ""
+    if first.kind == IMPLICIT_COLLECTION and len(members) == 1:
+        label = "inputs"
+    return Item(
+        key=key,
+        family=family(first.kind),
+        label=label or (first.vid if len(members) == 1 else ""),
+        kind=_spaced(kinds[0]) if len(kinds) == 1 else "steps",
+        title="\n".join(titles),
+        count=len(members),
+        marks=marks(first, answer),
+        start=first.vid in answer.starts,
+        made="" if made else _made_by(members),
+    )
+
+
+def marks(node: Node, answer: Answer) -> tuple[str, ...]:
+    """What is not as usual with a node, in words."""
+    found = []
+    if node.makers and all(maker.status != "ok" for maker in node.makers):
+        found.append(node.makers[0].status)
+    if node.vid in answer.superseded:
+        found.append("superseded")
+    if node.deleted:
+        found.append("deleted")
+    return tuple(found)
+
+
+def family(kind: str) -> Family:
+    """The family of a kind of node."""
+    if kind == IMPLICIT_COLLECTION or is_a(kind, "Collection"):
+        return Family.COLLECTION
+    if is_a(kind, "Individual"):
+        return Family.INDIVIDUAL
+    return Family.VESSEL if is_a(kind, "Vessel") else Family.DATA
+
+
+def step_label(maker: Maker) -> str:
+    """An action in a few words: tool and release, else what was done."""
+    if maker.tool is None:
+        return maker.category.lower().replace("_", " ")
+    return f"{last_part(maker.tool)} {maker.release or ''}".rstrip()
+
+
+def _made_by(members: Iterable[Node]) -> str:
+    labels = {step_label(maker) for node in members for maker in node.makers}
+    return f"by {min(labels)}" if len(labels) == 1 else ""
+
+
+def _spaced(kind: str) -> str:
+    if kind == IMPLICIT_COLLECTION:
+        return "of one action"
+    words = "".join(f" {char.lower()}" if char.isupper() else char for char in kind)
+    return words.strip()
+
+
+def _steps(answer: Answer, key_of: dict[str, str], *, collapsed: bool) -> tuple[Step, ...]:
+    ports: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    makers: dict[str, Maker] = {}
+    for edge in answer.edges:
+        if edge.maker is not None:
+            inputs, outputs = ports.setdefault(edge.maker.action, ({}, {}))
+            makers[edge.maker.action] = edge.maker
+            inputs[key_of[edge.source]] = None
+            outputs[key_of[edge.target]] = None
+    for use in answer.uses:
+        makers[use.action] = use.maker
+        ports.setdefault(use.action, ({}, {}))[0][key_of[use.node]] = None
+    alike: dict[tuple[Hashable, tuple[str, ...], tuple[str, ...]], list[Maker]] = defaultdict(list)
+    for action, (inputs, outputs) in ports.items():
+        if inputs.keys() == outputs.keys():
+            continue  # inside one collapsed chain
+        maker = makers[action]
+        same = (step_label(maker), maker.status) if collapsed else action
+        alike[same, tuple(inputs), tuple(outputs)].append(maker)
+    steps = []
+    for index, ((_, into, out_of), several) in enumerate(alike.items()):
+        first = several[0]
+        titles = [_step_title(maker) for maker in several[:_NAMED]]
+        if len(several) > _NAMED:
+            titles.append(f"and {len(several) - _NAMED} more")
+        steps.append(
+            Step(
+                key=f"s{index}",
+                label=step_label(first),
+                title="\n".join(titles),
+                inputs=into,
+                outputs=out_of,
+                count=len(several),
+                failed="" if first.status == "ok" else first.status,
+            )
+        )
+    return tuple(steps)
+
+
+def _step_title(maker: Maker) -> str:
+    tool = maker.tool or "unknown tool"
+    return f"{maker.category} {tool} {maker.release or ''} ({maker.status}) {maker.action}"
+
+
+def _lines(edges: Iterable[Edge], key_of: dict[str, str]) -> tuple[Line, ...]:
+    lines: dict[tuple[str, str, Relation], Line] = {}
+    for edge in edges:
+        source, target = key_of[edge.source], key_of[edge.target]
+        if edge.relation is not Relation.PRODUCED and source != target:
+            roles = ", ".join(edge.source_roles)
+            line = Line(source, target, edge.relation, roles)
+            known = lines.setdefault((source, target, edge.relation), line)
+            if known is not line:
+                lines[source, target, edge.relation] = replace(known, title="")
+    return tuple(lines.values())
+
+
+# Collapsing
+
+
+def _bundled(answer: Answer) -> dict[str, tuple[Node, ...]]:
+    """Nodes that are alike, as one group; starts stay alone."""
+    upstream = _upstream(answer)
+    alike: dict[Hashable, list[Node]] = defaultdict(list)
+    for node in answer.nodes:
+        if node.vid in answer.starts:
+            alike[node.vid].append(node)
+            continue
+        steps = frozenset((step_label(maker), maker.status) for maker in node.makers)
+        alike[(node.kind, node.depth, node.vid in upstream, steps, marks(node, answer))].append(
+            node
+        )
+    groups: dict[str, tuple[Node, ...]] = {}
+    for members in alike.values():
+        if len(members) >= _BUNDLE:
+            groups.update((node.vid, tuple(members)) for node in members)
+        else:
+            groups.update((node.vid, (node,)) for node in members)
+    return groups
+
+
+def _upstream(answer: Answer) -> set[str]:
+    """The nodes from which a start can be reached."""
+    sources = defaultdict(list)
+    for edge in answer.edges:
+        if edge.relation is not Relation.SUPERSEDES:
+            sources[edge.target].append(edge.source)
+    found: set[str] = set()
+    todo = list(answer.starts)
+    while todo:
+        for source in sources[todo.pop()]:
+            if source not in found:
+                found.add(source)
+                todo.append(source)
+    return found
+
+
+def _chained(answer: Answer, groups: dict[str, tuple[Node, ...]]) -> dict[str, tuple[Node, ...]]:
+    """Groups, with runs of unremarkable single nodes (one way in, one way out) made one."""
+    first = {vid: members[0].vid for vid, members in groups.items()}
+    before: dict[str, set[str]] = defaultdict(set)
+    after: dict[str, set[str]] = defaultdict(set)
+    for edge in answer.edges:
+        source, target = first[edge.source], first[edge.target]
+        if source != target:
+            before[target].add(source)
+            after[source].add(target)
+    plain = {
+        node.vid
+        for node in answer.nodes
+        if len(groups[node.vid]) == 1
+        and node.vid not in answer.starts
+        and not marks(node, answer)
+        and len(before[node.vid]) == 1
+        and len(after[node.vid]) == 1
+    }
+    by_vid = {node.vid: node for node in answer.nodes}
+    merged = dict(groups)
+    for head in sorted(plain, key=lambda vid: by_vid[vid].depth):
+        (previous,) = before[head]
+        if previous in plain or len(merged[head]) > 1:
+            continue
+        chain = _run_from(head, plain, after)
+        if len(chain) >= _CHAIN:
+            members = tuple(by_vid[vid] for vid in chain)
+            merged.update((vid, members) for vid in chain)
+    return merged
+
+
+def _run_from(head: str, plain: Collection[str], after: dict[str, set[str]]) -> list[str]:
+    chain = [head]
+    while True:
+        (following,) = after[chain[-1]]
+        if following not in plain or following in chain:
+            return chain
+        chain.append(following)

@@ -1,0 +1,328 @@
+"""A drawing as DOT and as SVG, laid out by Graphviz's `dot`.
+
+The SVG stands alone and is inert: no script, no link, no outside reference. Labels come from
+people and from Galaxy; they reach Graphviz as escaped HTML-like text and nothing else of theirs
+does (identifiers are ours, titles are put in afterwards by an XML library).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import xml.etree.ElementTree as ET
+from typing import Final
+
+import graphviz
+
+from biobank_core.errors import ConfigurationError, InputError
+from biobank_core.export.drawing import Drawing, Family, Item, Line, Step
+from biobank_core.lineage.port import Relation
+
+# `dot` needs minutes beyond this, and nobody could read the result.
+MAX_ITEMS: Final = 2_000
+# Longer labels are shortened with an ellipsis; the title has the whole.
+_LABEL_CHARS: Final = 34
+_FONT: Final = "Helvetica,Arial,sans-serif"
+_SVG: Final = "http://www.w3.org/2000/svg"
+# Not allowed in XML 1.0; and what reverses the writing direction of the text around it.
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+_INK: Final = "#1F2933"
+_FAINT: Final = "#616E7C"
+_FAILED: Final = "#B42318"
+_GONE: Final = "#7B8794"
+_NEWER: Final = "#9A5B00"
+
+
+# Shape, fill, outline: chosen to differ in grey, and for the colour-blind.
+_FAMILIES: Final = {
+    Family.INDIVIDUAL: ("ellipse", "#F4E6F5", "#7A3E86"),
+    Family.VESSEL: ("cylinder", "#DFF3EC", "#1D7A63"),
+    Family.DATA: ("note", "#E6F0FB", "#2A66B0"),
+    Family.COLLECTION: ("folder", "#FDF1D8", "#A86A10"),
+}
+_NAMES: Final = {
+    Family.INDIVIDUAL: "Individual",
+    Family.VESSEL: "Vessel",
+    Family.DATA: "Data",
+    Family.COLLECTION: "Collection",
+}
+
+
+def dot(drawing: Drawing) -> str:
+    """The drawing in Graphviz's own language."""
+    return str(_graph(drawing).source)
+
+
+def svg(drawing: Drawing) -> str:
+    """The drawing as a stand-alone SVG with a legend.
+
+    Raises ConfigurationError where there is no `dot`, InputError for more than can be drawn.
+    """
+    items = len(drawing.items)
+    if items > MAX_ITEMS:
+        raise InputError(
+            f"{drawing.nodes} nodes are {items} even after collapsing, which nobody could read; "
+            "narrow the question with --depth, --kind or --tool, or use --format tsv"
+        )
+    root = _laid_out(_graph(drawing))
+    titles = {item.key: item.title for item in drawing.items}
+    titles |= {step.key: step.title for step in drawing.steps}
+    titles |= {f"e{index}": line.title for index, line in enumerate(drawing.lines)}
+    _retitle(root, drawing.title, titles)
+    _add_legend(root, _laid_out(_legend(drawing)))
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+# DOT
+
+
+def _graph(drawing: Drawing) -> graphviz.Digraph:
+    graph = _empty("lineage")
+    graph.attr(label=f"<<B>{_text(drawing.title, 120)}</B>>", labelloc="t", labeljust="l")
+    for item in drawing.items:
+        _add_item(graph, item)
+    for step in drawing.steps:
+        _add_step(graph, step)
+    for index, line in enumerate(drawing.lines):
+        _add_line(graph, line, f"e{index}")
+    return graph
+
+
+def _empty(name: str) -> graphviz.Digraph:
+    return graphviz.Digraph(
+        name,
+        graph_attr={
+            "rankdir": "LR",
+            "nodesep": "0.22",
+            "ranksep": "0.38",
+            "pad": "0.15",
+            "fontname": _FONT,
+            "fontsize": "14",
+            "fontcolor": _INK,
+            "bgcolor": "white",
+            "nslimit": "4",
+        },
+        node_attr={
+            "fontname": _FONT,
+            "fontsize": "11",
+            "fontcolor": _INK,
+            "margin": "0.12,0.06",
+            "height": "0.4",
+        },
+        edge_attr={
+            "fontname": _FONT,
+            "fontsize": "9",
+            "color": _FAINT,
+            "fontcolor": _FAINT,
+            "arrowsize": "0.6",
+            "penwidth": "1.1",
+        },
+    )
+
+
+def _add_item(graph: graphviz.Digraph, item: Item) -> None:
+    shape, fill, outline = _FAMILIES[item.family]
+    style, width, ink = "filled", 1.1, _INK
+    if "superseded" in item.marks:
+        style, fill, ink = "filled,dashed", "#F3F4F6", _GONE
+    if "deleted" in item.marks:
+        style, fill, outline, ink = "filled,dotted", "#FFFFFF", _GONE, _GONE
+    failed = [mark for mark in item.marks if mark not in ("superseded", "deleted")]
+    if failed:
+        outline, width = _FAILED, 1.6
+    if item.start:
+        width = 3.2
+    lines = []
+    if item.count > 1:
+        lines.append(f"<B>{item.count:,} × {_text(item.kind)}</B>".replace(",", "\u202f"))
+    else:
+        lines.append(f"<B>{_text(item.label)}</B>")
+        lines.append(_small(item.kind, _FAINT))
+    if item.made:
+        lines.append(_small(item.made, _FAINT))
+    lines.extend(_small(f"✗ {mark}", _FAILED) for mark in failed)
+    lines.extend(
+        _small(f"{mark}", _NEWER if mark == "superseded" else _GONE, bold=True)
+        for mark in item.marks
+        if mark not in failed
+    )
+    if item.start:
+        lines.append(_small("START", outline, bold=True))
+    graph.node(
+        item.key,
+        label=f"<{'<BR/>'.join(lines)}>",
+        id=item.key,
+        shape=shape,
+        style=style,
+        fillcolor=fill,
+        color=outline,
+        fontcolor=ink,
+        penwidth=f"{width}",
+    )
+
+
+def _add_step(graph: graphviz.Digraph, step: Step) -> None:
+    label = _text(step.label)
+    if step.count > 1:
+        label += f" <B>× {step.count}</B>"
+    if step.failed:
+        label += f'<BR/><FONT COLOR="{_FAILED}"><B>✗ {_text(step.failed)}</B></FONT>'
+    elif not step.outputs:
+        label += f'<BR/><FONT COLOR="{_FAINT}">no output kept</FONT>'
+    graph.node(
+        step.key,
+        label=f"<{label}>",
+        id=step.key,
+        shape="box",
+        style="rounded,filled" + (",dashed" if step.failed else ""),
+        fillcolor="#F5F7FA",
+        color=_FAILED if step.failed else "#9AA5B1",
+        fontsize="9",
+        height="0.22",
+        margin="0.07,0.03",
+        penwidth="1.3" if step.failed else "0.8",
+    )
+    look = {"color": _FAILED, "style": "dashed"} if step.failed else {}
+    for source in step.inputs:
+        graph.edge(source, step.key, arrowhead="none", **look)
+    for target in step.outputs:
+        graph.edge(step.key, target, **look)
+
+
+def _add_line(graph: graphviz.Digraph, line: Line, key: str) -> None:
+    if line.relation is Relation.SUPERSEDES:
+        # It points back in time; it must not pull the old result to the right of the new.
+        graph.edge(
+            line.source,
+            line.target,
+            id=key,
+            label="supersedes",
+            style="dashed",
+            color=_NEWER,
+            fontcolor=_NEWER,
+            arrowhead="empty",
+            constraint="false",
+        )
+    else:
+        graph.edge(line.source, line.target, id=key, color="#A86A10", arrowhead="odiamond")
+
+
+def _legend(drawing: Drawing) -> graphviz.Digraph:
+    """One row or two of what the drawing uses, drawn by the same code."""
+    graph = _empty("legend")
+    graph.attr(ranksep="0.12", nodesep="0.1")
+    families = {item.family for item in drawing.items}
+    entries = [
+        Item(f"k{family.value}", family, _NAMES[family], "shape", "")
+        for family in Family
+        if family in families
+    ]
+    if any(item.start for item in drawing.items):
+        entries.append(Item("kstart", Family.DATA, "asked for", "thick outline", "", start=True))
+    for mark, text in (("superseded", "newer result exists"), ("deleted", "tombstone")):
+        if any(mark in item.marks for item in drawing.items):
+            entries.append(Item(f"k{mark}", Family.DATA, text, "", "", marks=(mark,)))
+    if any(item.count > 1 for item in drawing.items):
+        entries.append(Item("kmany", Family.DATA, "", "alike, as one", "", count=2))
+    for item in entries:
+        _add_item(graph, item)
+    keys = [item.key for item in entries]
+    if drawing.steps:
+        graph.node(
+            "kstep",
+            label="<action: tool and release>",
+            shape="box",
+            style="rounded,filled",
+            fillcolor="#F5F7FA",
+            color="#9AA5B1",
+            fontsize="9",
+        )
+        keys.append("kstep")
+    for row in range(0, len(keys), 4):
+        for left, right in zip(keys[row : row + 4], keys[row + 1 : row + 4], strict=False):
+            graph.edge(left, right, style="invis")
+    return graph
+
+
+def _small(text: str, colour: str, *, bold: bool = False) -> str:
+    inner = _text(text)
+    inner = f"<B>{inner}</B>" if bold else inner
+    return f'<FONT POINT-SIZE="8.5" COLOR="{colour}">{inner}</FONT>' if text else ""
+
+
+def _text(text: str, most: int = _LABEL_CHARS) -> str:
+    """Any text, safe inside an HTML-like label and shortened where it is long."""
+    clean = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+    if len(clean) > most:
+        head = most * 2 // 3
+        clean = f"{clean[:head]}…{clean[-(most - head - 1) :]}"
+    # A lone `]]>` or a backslash means nothing in an HTML-like label; an empty bold tag is an
+    # error there.
+    return html.escape(clean, quote=True) or " "
+
+
+# SVG
+
+
+def _laid_out(graph: graphviz.Digraph) -> ET.Element:
+    try:
+        data = graph.pipe(format="svg", encoding="utf-8", quiet=True)
+    except graphviz.ExecutableNotFound as exc:
+        raise ConfigurationError(
+            "drawing needs the program `dot`: install the Debian package `graphviz` or the conda "
+            "package `graphviz`; --format tsv and json work without it"
+        ) from exc
+    except graphviz.CalledProcessError as exc:
+        raise ConfigurationError(f"`dot` failed with exit code {exc.returncode}") from exc
+    ET.register_namespace("", _SVG)
+    # The text is dot's own, from escaped labels; it has no entities of its own making.
+    return ET.fromstring(data)  # noqa: S314
+
+
+def _retitle(root: ET.Element, title: str, titles: dict[str, str]) -> None:
+    """Titles (what a pointer shows, what a screen reader says) in place of dot's names."""
+    for group in root.iter(f"{{{_SVG}}}g"):
+        element = group.find(f"{{{_SVG}}}title")
+        if element is None:
+            continue
+        text = titles.get(group.get("id", ""), "")
+        if group.get("class") == "graph":
+            text = title
+        if text:
+            element.text = _UNSAFE_IN_TITLE.sub("\N{REPLACEMENT CHARACTER}", text)
+        else:
+            group.remove(element)
+    root.set("role", "img")
+
+
+_UNSAFE_IN_TITLE: Final = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+
+
+def _add_legend(root: ET.Element, legend: ET.Element) -> None:
+    """Put the legend below the drawing, and make the page large enough."""
+    width, height = _size(root)
+    legend_width, legend_height = _size(legend)
+    group = legend.find(f"{{{_SVG}}}g")
+    if group is None:
+        return
+    for element in list(group.iter()):
+        for child in list(element):
+            if child.tag == f"{{{_SVG}}}title":
+                element.remove(child)
+        element.attrib.pop("id", None)
+    frame = ET.SubElement(root, f"{{{_SVG}}}g", {"class": "legend"})
+    frame.set("transform", f"translate(0 {height:.2f}) scale(0.8)")
+    frame.append(group)
+    total_width = max(width, legend_width * 0.8)
+    total_height = height + legend_height * 0.8
+    root.set("width", f"{total_width:.0f}pt")
+    root.set("height", f"{total_height:.0f}pt")
+    root.set("viewBox", f"0 0 {total_width:.2f} {total_height:.2f}")
+
+
+def _size(root: ET.Element) -> tuple[float, float]:
+    _, _, width, height = (float(number) for number in root.get("viewBox", "0 0 0 0").split())
+    return width, height
