@@ -216,13 +216,13 @@ def _draft(change: Save) -> Draft:
             value=obj.kind,
         )
     refuse_depth(obj)
-    body = _exact_body(obj)
+    body = exact_body(obj)
     if isinstance(obj, Tombstone) and (obj.of not in kinds() or obj.of == "Tombstone"):
         raise InputError(f"Tombstone {obj.vid}: unknown kind", field="of", value=obj.of)
     return Draft(obj, change.based_on, body, tuple(references(obj)), unique_keys(obj))
 
 
-def _exact_body(obj: Object) -> bytes:
+def exact_body(obj: Object) -> bytes:
     """Its JSON, proven to give the same object again.
 
     An object that was made in Python, not decoded, was never checked against its types.

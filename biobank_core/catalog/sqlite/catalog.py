@@ -110,11 +110,13 @@ class SqliteCatalog(Catalog):
 
     def commit(self, changes: Sequence[Change], *, by: str) -> Receipt:
         unit = prepare(changes)
+        # Inside a larger transaction what was learnt before may be rolled back by now.
+        fresh = bool(unit.deletes) or self.file.in_transaction
         try:
             with self.file.transaction() as connection:
                 if not changes:
                     return Receipt({}, self.head())
-                rows = Rows(connection, self._known_links(connection, fresh=bool(unit.deletes)))
+                rows = Rows(connection, self._known_links(connection, fresh=fresh))
                 writes = check(unit, rows)
                 links = self._with_kinds(connection, writes)
                 number = write_unit(
