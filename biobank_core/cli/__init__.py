@@ -128,6 +128,19 @@ def _say(text: str) -> None:
     click.echo(f"biobank: {text}", err=True)
 
 
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        number = version("galaxy-biobank")
+    except PackageNotFoundError:
+        number = "of a source tree that is not installed"
+    click.echo(f"biobank {number}")
+    ctx.exit()
+
+
 def _remember(name: str) -> Any:
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value is not None:
@@ -157,7 +170,14 @@ def _remember(name: str) -> Any:
 @click.option(
     "-v", "--verbose", is_flag=True, help="Say on stderr what is being done, not only what fails."
 )
-@click.version_option(package_name="galaxy-biobank", prog_name="biobank")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def cli(verbose: bool) -> None:
     """Trace samples, Galaxy jobs and results; find what needs reanalysis, and run it again.
 
