@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -149,7 +149,7 @@ def item_of(entry: Versioned) -> CampaignItem:
     return entry.object
 
 
-def counts(items: Sequence[CampaignItem]) -> Mapping[ItemState, int]:
+def counts(items: Sequence[CampaignItem]) -> dict[ItemState, int]:
     """How many items stand where, in the order of ItemState; states without items left out."""
     found = {state: sum(item.state is state for item in items) for state in ItemState}
     return {state: count for state, count in found.items() if count}

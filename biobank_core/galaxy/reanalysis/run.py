@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Final, TypeAlias
 
@@ -46,7 +46,7 @@ def run_campaign(
     use_cache: bool = False,
     progress: Progress = lambda _item: None,
     exclusive: bool = True,
-) -> Mapping[ItemState, int]:
+) -> dict[ItemState, int]:
     """Run what has not ended yet; how many items then stand where.
 
     `record` records a history's jobs; `progress` is told each change of an item. With `exclusive`
@@ -66,8 +66,8 @@ def run_campaign(
             )
         if planned_user is not None and planned_user != client.user.id:
             raise ConflictError(
-                f"campaign {campaign.label!r} was begun with another Galaxy account, whose histories "
-                "this one can't see; go on with that account's GALAXY_API_KEY"
+                f"campaign {campaign.label!r} was begun with another Galaxy account, whose "
+                "histories this one can't see; go on with that account's GALAXY_API_KEY"
             )
         server = CampaignServer(client)
         book = Book(catalog, loaded, by=by)
