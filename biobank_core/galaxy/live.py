@@ -1,0 +1,394 @@
+"""Source 1: a live Galaxy server. Its answers become records, with as few requests as can be.
+
+A job costs its detail and `build_for_rerun` (the exact version, which collections went in); a new
+dataset or collection one request; histories, invocations and workflows one or two each, once.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeVar
+
+from biobank_core.errors import BiobankError, UnreachableError
+from biobank_core.galaxy import wire
+from biobank_core.galaxy.client import GalaxyClient, GalaxyFaultError
+from biobank_core.galaxy.live_inputs import grouped_inputs
+from biobank_core.galaxy.live_version import exact_version
+from biobank_core.galaxy.records import (
+    MAX_COLLECTION_DEPTH,
+    UPLOAD_TOOLS,
+    CollectionEnd,
+    CollectionRecord,
+    DatasetEnd,
+    DatasetRecord,
+    ElementRecord,
+    HistoryRecord,
+    InvocationRecord,
+    JobRecord,
+    safe_text,
+    utc,
+)
+
+V = TypeVar("V")
+
+# Galaxy's own default, and the most that it gives at once.
+PAGE_ROWS: Final = 500
+_INVOCATION_PAGE_ROWS: Final = 100
+_SHA256_NAMES: Final = frozenset({"SHA-256", "sha256", "SHA256"})
+_SHA256_CHARS: Final = 64
+_INVOCATION_UUID: Final = "__workflow_invocation_uuid__"
+_IDENTIFIER_SUFFIX: Final = "|__identifier__"
+_NEW_FILE: Final = ("__new_primary_file_", "__")
+
+
+class LiveSource:
+    """Reads jobs and what belongs to them from one server, as one user; safe for threads."""
+
+    def __init__(self, client: GalaxyClient, *, hashes: bool = True) -> None:
+        self.client = client
+        self._hashes = hashes
+        self._histories: _Once[HistoryRecord] = _Once()
+        self._workflows: _Once[wire.Workflow | None] = _Once()
+        self._invocations: _Once[wire.Invocation | None] = _Once()
+        self._invocation_rows: _Once[dict[str, str]] = _Once()
+
+    def jobs(
+        self,
+        *,
+        history_id: str | None = None,
+        invocation_id: str | None = None,
+        since: datetime | None = None,
+        states: Iterable[str] = (),
+    ) -> Iterator[wire.JobRow]:
+        """Jobs by update time, newest first, each once. An administrator sees everybody's.
+
+        Pages are asked for by the time of the last line, not by offset: a job that ends meanwhile
+        moves to the front and would push another one over a page's edge.
+        """
+        asked: dict[str, Any] = {"limit": PAGE_ROWS, "order_by": "update_time"}
+        if self.client.user.is_admin:
+            asked["view"] = "admin_job_list"
+        if history_id:
+            asked["history_id"] = history_id
+        if invocation_id:
+            asked["invocation_id"] = invocation_id
+        if since is not None:
+            asked["date_range_min"] = _naive(since)
+        if wanted := sorted(states):
+            asked["state"] = wanted
+        seen: set[str] = set()
+        until: datetime | None = None
+        offset = 0
+        while True:
+            page = dict(asked)
+            if until is not None:
+                page["date_range_max"] = _naive(until)
+            if offset:
+                page["offset"] = offset
+            rows = wire.read(self.client.get("jobs", page), list[wire.JobRow], "the list of jobs")
+            for row in rows:
+                if row.id not in seen:
+                    seen.add(row.id)
+                    yield row
+            if len(rows) < PAGE_ROWS:
+                return
+            last = rows[-1].update_time
+            # More jobs of one moment than a page holds: only then go on by offset.
+            offset = offset + PAGE_ROWS if last == until else 0
+            until = last
+
+    def job(self, row_id: str, *, user: str | None = None) -> JobRecord:
+        """One job in full. Two requests; `user` is who owns it where the detail does not tell.
+
+        Raises BiobankError when Galaxy does not give it.
+        """
+        what = f"job {row_id}"
+        detail = wire.read(
+            self.client.get(f"jobs/{row_id}", {"full": "true"}), wire.JobDetail, what
+        )
+        rerun = self._rerun(detail)
+        version, source = exact_version(detail.tool_id, rerun)
+        parameters = {
+            safe_text(name): _decoded(value)
+            for name, value in detail.params.items()
+            if not name.endswith(_IDENTIFIER_SUFFIX)
+        }
+        state = rerun.state_inputs if rerun and rerun.state_inputs else {}
+        inputs, collections = grouped_inputs(detail.inputs, state, parameters, self._element)
+        begin, end = _metrics(detail.job_metrics)
+        return JobRecord(
+            id=detail.id,
+            tool_id=safe_text(detail.tool_id),
+            tool_version=version,
+            tool_version_source=source,
+            state=detail.state,
+            exit_code=detail.exit_code,
+            create_time=utc(detail.create_time),
+            update_time=utc(detail.update_time),
+            begin=begin,
+            end=end,
+            user=detail.user_email or user,
+            galaxy_version=detail.galaxy_version,
+            history_id=detail.history_id,
+            cached_from=detail.copied_from_job_id,
+            parameters=parameters,
+            inputs=inputs,
+            input_collections=collections,
+            outputs=tuple(
+                DatasetEnd(role=_output_role(name), uuid=wire.canonical_uuid(e.uuid), id=e.id)
+                for name, e in sorted(detail.outputs.items())
+            ),
+            output_collections=tuple(
+                CollectionEnd(role=safe_text(name), key=end_.id)
+                for name, end_ in sorted(detail.output_collections.items())
+                if end_.id
+            ),
+            element_identifiers={
+                safe_text(name.removesuffix(_IDENTIFIER_SUFFIX)): identifier
+                for name, value in detail.params.items()
+                if name.endswith(_IDENTIFIER_SUFFIX)
+                and isinstance(identifier := _decoded(value), str)
+            },
+            invocation=self._invocation(detail),
+        )
+
+    def dataset(self, hda_id: str) -> DatasetRecord | None:
+        """One copy of a dataset; None where it has no uuid. One request."""
+        what = f"dataset {hda_id}"
+        found = wire.read(self.client.get(f"datasets/{hda_id}"), wire.Dataset, what)
+        uuid = wire.canonical_uuid(found.uuid)
+        if uuid is None:
+            return None
+        # What was purged is zero bytes long now; how long it was is not known.
+        size = None if found.purged else found.file_size
+        return DatasetRecord(
+            uuid=uuid,
+            id=found.id,
+            name=found.name,
+            extension=found.extension or found.file_ext,
+            state=found.state,
+            size_bytes=size,
+            sha256=_sha256(found.hashes) if self._hashes else None,
+            deleted=found.deleted,
+            purged=found.purged,
+            as_of=datetime.now(UTC).replace(microsecond=0),
+            create_time=utc(found.create_time) if found.create_time else None,
+            history_id=found.history_id,
+            tags=tuple(safe_text(tag) for tag in found.tags),
+        )
+
+    def collection(self, hdca_id: str) -> CollectionRecord:
+        """A collection with all that is in it. One request."""
+        what = f"collection {hdca_id}"
+        answer = self.client.get(f"dataset_collections/{hdca_id}", {"instance_type": "history"})
+        found = wire.read(answer, wire.Hdca, what)
+        elements = _elements(found.elements, what, MAX_COLLECTION_DEPTH)
+        complete = found.element_count is None or found.element_count == len(found.elements)
+        return CollectionRecord(
+            id=found.id,
+            name=found.name,
+            collection_type=safe_text(found.collection_type),
+            populated=found.populated and complete,
+            elements=elements,
+            history_id=found.history_id,
+            create_time=utc(found.create_time) if found.create_time else None,
+            tags=tuple(safe_text(tag) for tag in found.tags),
+        )
+
+    def history(self, history_id: str) -> HistoryRecord:
+        """A history's name and tags; asked once. One that may not be read has neither."""
+        return self._histories.get(history_id, self._ask_history)
+
+    def _ask_history(self, history_id: str) -> HistoryRecord:
+        try:
+            answer = self.client.get(f"histories/{history_id}", {"keys": "id,name,tags"})
+        except UnreachableError as exc:
+            if not isinstance(exc, GalaxyFaultError):
+                raise
+            return HistoryRecord(id=history_id)
+        except BiobankError:
+            return HistoryRecord(id=history_id)
+        found = wire.read(answer, wire.History, f"history {history_id}")
+        return HistoryRecord(
+            id=found.id, name=safe_text(found.name), tags=tuple(map(safe_text, found.tags))
+        )
+
+    def _rerun(self, detail: wire.JobDetail) -> wire.Rerun | None:
+        if detail.tool_id in UPLOAD_TOOLS:
+            return None  # Galaxy refuses it (403)
+        try:
+            answer = self.client.get(f"jobs/{detail.id}/build_for_rerun")
+            return wire.read(answer, wire.Rerun, f"job {detail.id}, build_for_rerun")
+        except UnreachableError as exc:
+            if isinstance(exc, GalaxyFaultError):
+                return None
+            raise
+        except BiobankError:
+            return None  # a tool that is gone, or that can't be run again
+
+    def _element(self, element_id: str) -> wire.CollectionElement | None:
+        try:
+            answer = self.client.get(f"dataset_collection_element/{element_id}")
+        except UnreachableError as exc:
+            if isinstance(exc, GalaxyFaultError):
+                return None
+            raise
+        except BiobankError:
+            return None
+        return wire.read(answer, wire.CollectionElement, f"collection element {element_id}")
+
+    def _invocation(self, detail: wire.JobDetail) -> InvocationRecord | None:
+        uuid = wire.canonical_uuid(_text(_decoded(detail.params.get(_INVOCATION_UUID))))
+        if uuid is None or detail.history_id is None:
+            return None
+        try:
+            rows = self._invocation_rows.get(detail.history_id, self._ask_invocation_rows)
+            if uuid not in rows:
+                return InvocationRecord()
+            found = self._invocations.get(rows[uuid], self._ask_invocation)
+            if found is None:
+                return InvocationRecord(id=rows[uuid])
+            version = None
+            if found.workflow_id:
+                workflow = self._workflows.get(found.workflow_id, self._ask_workflow)
+                version = workflow.version if workflow else None
+        except GalaxyFaultError:
+            return InvocationRecord()
+        return InvocationRecord(
+            id=found.id,
+            workflow_id=found.workflow_id,
+            workflow_version=version,
+            step_label=_step_label(found, detail.id),
+        )
+
+    def _ask_invocation_rows(self, history_id: str) -> dict[str, str]:
+        rows: dict[str, str] = {}
+        while True:
+            answer = self.client.get(
+                "invocations",
+                {"history_id": history_id, "limit": _INVOCATION_PAGE_ROWS, "offset": len(rows)},
+            )
+            page = wire.read(answer, list[wire.InvocationRow], f"invocations of {history_id}")
+            for row in page:
+                if (uuid := wire.canonical_uuid(row.uuid)) is not None:
+                    rows[uuid] = row.id
+            if len(page) < _INVOCATION_PAGE_ROWS:
+                return rows
+
+    def _ask_invocation(self, invocation_id: str) -> wire.Invocation | None:
+        try:
+            answer = self.client.get(f"invocations/{invocation_id}", {"step_details": "true"})
+        except BiobankError as exc:
+            if isinstance(exc, UnreachableError):
+                raise
+            return None
+        return wire.read(answer, wire.Invocation, f"invocation {invocation_id}")
+
+    def _ask_workflow(self, workflow_id: str) -> wire.Workflow | None:
+        try:
+            answer = self.client.get(f"workflows/{workflow_id}", {"instance": "true"})
+        except BiobankError as exc:
+            if isinstance(exc, UnreachableError):
+                raise
+            return None  # deleted, or somebody else's
+        return wire.read(answer, wire.Workflow, f"workflow {workflow_id}")
+
+
+class _Once(Generic[V]):
+    """Asks for each key once, also when several threads want it at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._known: dict[str, V] = {}
+
+    def get(self, key: str, ask: Callable[[str], V]) -> V:
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._known:
+                self._known[key] = ask(key)
+            return self._known[key]
+
+
+def _naive(time: datetime) -> str:
+    return (
+        time.astimezone(UTC).replace(tzinfo=None).isoformat() if time.tzinfo else time.isoformat()
+    )
+
+
+def _decoded(value: Any) -> Any:
+    """A parameter as it was meant: Galaxy gives each as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _output_role(name: str) -> str:
+    start, end = _NEW_FILE
+    if name.startswith(start) and name.endswith(end):
+        name = name.removeprefix(start).removesuffix(end)
+    return safe_text(name)
+
+
+def _sha256(hashes: list[wire.Hash] | None) -> str | None:
+    for found in hashes or ():
+        if found.hash_function in _SHA256_NAMES and not found.extra_files_path:
+            value = (found.hash_value or "").lower()
+            if len(value) == _SHA256_CHARS and all(c in "0123456789abcdef" for c in value):
+                return value
+    return None
+
+
+def _metrics(metrics: list[wire.Metric] | None) -> tuple[datetime | None, datetime | None]:
+    times: dict[str, datetime] = {}
+    for metric in metrics or ():
+        if metric.plugin == "core" and metric.name in ("start_epoch", "end_epoch"):
+            try:
+                times[metric.name] = datetime.fromtimestamp(float(metric.raw_value or ""), UTC)
+            except (ValueError, OverflowError, OSError):
+                continue
+    begin, end = times.get("start_epoch"), times.get("end_epoch")
+    return (begin, end) if begin and end and begin <= end else (None, None)
+
+
+def _elements(elements: list[wire.Element], what: str, depth: int) -> tuple[ElementRecord, ...]:
+    if depth == 0:
+        raise UnreachableError(f"{what}: nested deeper than {MAX_COLLECTION_DEPTH} levels")
+    found: list[ElementRecord] = []
+    for element in elements:
+        identifier = safe_text(element.element_identifier)
+        inner = element.object
+        if inner is not None and inner.collection_type is not None:
+            record = CollectionRecord(
+                collection_type=safe_text(inner.collection_type),
+                populated=inner.populated is not False,
+                elements=_elements(inner.elements or [], what, depth - 1),
+            )
+            found.append(ElementRecord(identifier=identifier, collection=record))
+        else:
+            found.append(
+                ElementRecord(
+                    identifier=identifier,
+                    dataset_uuid=wire.canonical_uuid(inner.uuid) if inner else None,
+                    dataset_id=inner.id if inner else None,
+                )
+            )
+    return tuple(found)
+
+
+def _step_label(invocation: wire.Invocation, job_id: str) -> str | None:
+    for step in invocation.steps:
+        if step.job_id == job_id or any(job.id == job_id for job in step.jobs):
+            return step.workflow_step_label
+    return None

@@ -1,0 +1,287 @@
+"""Rules: which study and which biological sample Galaxy's data belong to, and what is recorded.
+
+A small YAML file; `rules.schema.json` beside this module is its JSON Schema. In a pattern `*`
+stands for any text, and `{study}` or `{sample}` for the text that is the label:
+
+    version: 1
+    studies:
+      - history_tag: "study:{study}"
+      - history_name: "Klebsiella *"
+        study: KPN
+    samples:
+      - tag: "biobank:{sample}"
+      - element_identifier: "{sample}_assembly"
+    tools:
+      - tool: kleborate_typing
+        category: MEASUREMENT
+        outputs: {"*": TypingResult}
+    exclude:
+      users: ["trainer@*"]
+      tag: no-biobank
+
+The first study rule that gives a label decides. Sample rules are tried in order: the first whose
+pattern fits anything decides, and only when it names exactly one registered vessel of the study.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from biobank_core.errors import InputError
+from biobank_core.galaxy.records import HistoryRecord, JobRecord
+from biobank_core.model.kinds import ActionCategory
+from biobank_core.model.registry import is_a, kinds
+from biobank_core.selection import tools as tool_names
+
+MAX_FILE_BYTES: Final = 1_000_000
+# Keeps a pattern with many stars from being slow on a long name.
+_MAX_STARS: Final = 5
+
+Pattern = Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the file; unknown keys are errors."""
+
+
+class StudyRule(_Part, frozen=True, kw_only=True):
+    """Gives the study of what is in a history, or of a dataset. Exactly one pattern.
+
+    `study` is needed where the pattern has no `{study}`.
+    """
+
+    history_tag: Pattern | None = None
+    history_name: Pattern | None = None
+    dataset_tag: Pattern | None = None
+    study: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+
+    def __post_init__(self) -> None:
+        given = [p for p in (self.history_tag, self.history_name, self.dataset_tag) if p]
+        if len(given) != 1:
+            raise ValueError("needs one of history_tag, history_name, dataset_tag")
+        _check(given[0], "study", needed=self.study is None)
+
+
+class SampleRule(_Part, frozen=True, kw_only=True):
+    """Gives the label of the vessel that a dataset came from. Exactly one pattern."""
+
+    tag: Pattern | None = None
+    element_identifier: Pattern | None = None
+
+    def __post_init__(self) -> None:
+        given = [p for p in (self.tag, self.element_identifier) if p]
+        if len(given) != 1:
+            raise ValueError("needs one of tag, element_identifier")
+        _check(given[0], "sample", needed=True)
+
+
+class ToolRule(_Part, frozen=True, kw_only=True):
+    """How jobs of a tool are recorded. `outputs`: pattern of the output's name -> kind of data."""
+
+    tool: Pattern
+    category: ActionCategory | None = None
+    outputs: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for kind in self.outputs.values():
+            if kind not in kinds() or not is_a(kind, "DataSample"):
+                allowed = ", ".join(name for name in kinds() if is_a(name, "DataSample"))
+                raise ValueError(f"outputs: {kind!r} is not one of {allowed}")
+
+
+class Choice(_Part, frozen=True, kw_only=True):
+    """Whose and which jobs; a history is meant by its id or its name, a user by e-mail address."""
+
+    users: tuple[Pattern, ...] = ()
+    histories: tuple[Pattern, ...] = ()
+    tools: tuple[Pattern, ...] = ()
+    tag: Pattern | None = None
+
+
+class Rules(_Part, frozen=True, kw_only=True):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    studies: tuple[StudyRule, ...] = ()
+    samples: tuple[SampleRule, ...] = (
+        SampleRule(tag="biobank:{sample}"),
+        SampleRule(element_identifier="{sample}"),
+    )
+    tools: tuple[ToolRule, ...] = ()
+    include: Choice = Choice()
+    exclude: Choice = Choice()
+
+    def study_of(self, history: HistoryRecord | None, dataset_tags: Iterable[str]) -> str | None:
+        """The label of the study; None where no rule says."""
+        tags = tuple(dataset_tags)
+        for rule in self.studies:
+            if rule.dataset_tag:
+                found = _labels(rule.dataset_tag, tags, rule.study)
+            elif history is None:
+                continue
+            elif rule.history_tag:
+                found = _labels(rule.history_tag, history.tags, rule.study)
+            else:
+                found = _labels(rule.history_name or "", (history.name,), rule.study)
+            if found:
+                return found[0]
+        return None
+
+    def sample_labels(
+        self, tags: Iterable[str], identifiers: Iterable[str]
+    ) -> tuple[tuple[str, ...], ...]:
+        """The labels that each rule finds, rules that find none left out."""
+        all_tags, all_identifiers = tuple(tags), tuple(identifiers)
+        found = (
+            _labels(rule.tag, all_tags, None)
+            if rule.tag
+            else _labels(rule.element_identifier or "", all_identifiers, None)
+            for rule in self.samples
+        )
+        return tuple(labels for labels in found if labels)
+
+    def tool(self, tool_id: str) -> ToolRule | None:
+        """The first rule for this tool."""
+        return next((rule for rule in self.tools if _is_tool(tool_id, rule.tool)), None)
+
+    def wants(self, *, tool_id: str, user: str | None, history: HistoryRecord | None) -> bool:
+        """Whether such a job is recorded."""
+        return _chosen(self.include, tool_id, user, history, empty=True) and not _chosen(
+            self.exclude, tool_id, user, history, empty=False
+        )
+
+    def wants_job(self, job: JobRecord, history: HistoryRecord | None) -> bool:
+        """Whether this job is recorded."""
+        return self.wants(tool_id=job.tool_id, user=job.user, history=history)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether anything is left out at all."""
+        return self.include != Choice() or self.exclude != Choice()
+
+    def fingerprint(self) -> str:
+        """Equal for equal rules: what was recorded by other rules is looked at again."""
+        return msgspec.json.encode(self, order="deterministic").decode()
+
+
+def load_rules(path: str | None) -> Rules:
+    """The rules of a file; the default ones without. Raises InputError with file, line, field."""
+    if path is None:
+        return Rules()
+    file = Path(path)
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"larger than {MAX_FILE_BYTES} bytes", file=path)
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as exc:
+        raise InputError("not UTF-8", file=path) from exc
+    except OSError as exc:
+        raise InputError(f"can't be read: {exc.strerror}", file=path) from exc
+    try:
+        # S506: a SafeLoader, made stricter.
+        content = yaml.load(text, _Loader)  # noqa: S506
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else None
+        raise InputError(f"not the YAML of rules: {exc.problem}", file=path, line=line) from exc
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise InputError("not the YAML of rules", file=path) from exc
+    try:
+        return msgspec.convert(content if content is not None else {}, Rules)
+    except msgspec.ValidationError as exc:
+        what, _, place = str(exc).partition(" - at `$")
+        raise InputError(what, file=path, field=place.strip("`.") or None) from exc
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a rules file."""
+    return msgspec.json.schema(Rules)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases (a few lines of them can unfold to gigabytes) and keys that stand twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key!r} stands twice", problem_mark=key_node.start_mark
+                )
+            keys.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _check(pattern: str, name: str, *, needed: bool) -> None:
+    places = pattern.count(f"{{{name}}}")
+    if places > 1 or (needed and places == 0):
+        raise ValueError(f"the pattern {pattern!r} needs {{{name}}} once")
+    if pattern.count("*") > _MAX_STARS:
+        raise ValueError(f"the pattern {pattern!r} has more than {_MAX_STARS} stars")
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*|\{study\}|\{sample\})", pattern)
+    regex = "".join(
+        ".*" if part == "*" else "(?P<label>.+)" if part in _PLACES else re.escape(part)
+        for part in parts
+    )
+    return re.compile(regex, re.DOTALL)
+
+
+_PLACES: Final = frozenset({"{study}", "{sample}"})
+
+
+def _labels(pattern: str, texts: Iterable[str], fixed: str | None) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for text in texts:
+        match = _compiled(pattern).fullmatch(text)
+        if match:
+            label = match.groupdict().get("label") or fixed
+            if label:
+                found[label] = None
+    return tuple(found)
+
+
+def _is_tool(tool_id: str, pattern: str) -> bool:
+    return tool_names.matches(tool_id, pattern) or fnmatch.fnmatchcase(tool_id, pattern)
+
+
+def _chosen(
+    choice: Choice, tool_id: str, user: str | None, history: HistoryRecord | None, *, empty: bool
+) -> bool:
+    """Whether the choice names it. `empty` is what a list that is not there counts as.
+
+    To be included, a job must be in every list that is there; to be excluded, in any.
+    """
+    answers: list[bool] = []
+    if choice.tools:
+        answers.append(any(_is_tool(tool_id, pattern) for pattern in choice.tools))
+    if choice.users:
+        answers.append(any(fnmatch.fnmatchcase(user or "", pattern) for pattern in choice.users))
+    if choice.histories:
+        names = (history.id, history.name) if history else ("",)
+        answers.append(
+            any(fnmatch.fnmatchcase(name, p) for name in names for p in choice.histories)
+        )
+    if choice.tag:
+        answers.append(bool(history and choice.tag in history.tags))
+    if not answers:
+        return empty
+    return all(answers) if empty else any(answers)

@@ -1,0 +1,212 @@
+"""The answers of Galaxy's API that the recorder reads, checked: hostile until validated.
+
+Fields that are not named here are ignored: Galaxy adds some with every release.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from biobank_core.errors import UnreachableError
+
+T = TypeVar("T")
+
+MAX_ENDS: Final = 1_000_000
+
+Id = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_-]+\Z")]
+Text = Annotated[str, Meta(max_length=100_000)]
+Name = Annotated[str, Meta(max_length=10_000)]
+Size = Annotated[int, Meta(ge=0)]
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """A line of `GET /api/jobs`."""
+
+    id: Id
+    tool_id: Name
+    state: Name
+    create_time: datetime
+    update_time: datetime
+    history_id: Id | None = None
+    user_email: Name | None = None
+
+
+class End(msgspec.Struct, frozen=True):
+    """An input or output of a job."""
+
+    id: Id | None = None
+    src: Name | None = None
+    uuid: Name | None = None
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """A job metric; `raw_value` is a decimal number as text."""
+
+    name: Name
+    plugin: Name = ""
+    raw_value: Name | None = None
+
+
+class JobDetail(msgspec.Struct, frozen=True):
+    """`GET /api/jobs/{id}?full=true`."""
+
+    id: Id
+    tool_id: Name
+    state: Name
+    create_time: datetime
+    update_time: datetime
+    history_id: Id | None = None
+    exit_code: int | None = None
+    galaxy_version: Name | None = None
+    user_email: Name | None = None
+    params: dict[str, Any] = {}
+    inputs: dict[str, End] = {}
+    outputs: dict[str, End] = {}
+    output_collections: dict[str, End] = {}
+    copied_from_job_id: Id | None = None
+    job_metrics: list[Metric] | None = None
+
+
+class Rerun(msgspec.Struct, frozen=True):
+    """`GET /api/jobs/{id}/build_for_rerun`, as far as it is about the job that ran."""
+
+    version: Name | None = None
+    message: Text | None = None
+    state_inputs: dict[str, Any] | None = None
+
+
+class Hash(msgspec.Struct, frozen=True):
+    """A checksum of a dataset."""
+
+    hash_function: Name | None = None
+    hash_value: Name | None = None
+    extra_files_path: Name | None = None
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """`GET /api/datasets/{id}`."""
+
+    id: Id
+    uuid: Name | None = None
+    name: Name | None = None
+    extension: Name | None = None
+    file_ext: Name | None = None
+    state: Name | None = None
+    file_size: Size | None = None
+    hashes: list[Hash] | None = None
+    deleted: bool | None = None
+    purged: bool | None = None
+    create_time: datetime | None = None
+    history_id: Id | None = None
+    tags: list[Name] = []
+
+
+class Element(msgspec.Struct, frozen=True):
+    """An element of a collection; `object` is an `ElementObject`, or null."""
+
+    element_identifier: Name
+    element_type: Name | None = None
+    object: ElementObject | None = None
+
+
+class ElementObject(msgspec.Struct, frozen=True):
+    """A dataset or an inner collection, as an element holds it."""
+
+    id: Id | None = None
+    uuid: Name | None = None
+    collection_type: Name | None = None
+    populated: bool | None = None
+    element_count: int | None = None
+    elements: list[Element] | None = None
+
+
+class Hdca(msgspec.Struct, frozen=True):
+    """`GET /api/dataset_collections/{id}`."""
+
+    id: Id
+    collection_type: Name
+    name: Name | None = None
+    history_id: Id | None = None
+    populated: bool = True
+    create_time: datetime | None = None
+    tags: list[Name] = []
+    elements: list[Element] = []
+    element_count: int | None = None
+
+
+class CollectionElement(msgspec.Struct, frozen=True):
+    """`GET /api/dataset_collection_element/{id}`, without what is inside."""
+
+    id: Id
+    element_identifier: Name
+    element_type: Name | None = None
+    object: ElementObject | None = None
+
+
+class History(msgspec.Struct, frozen=True):
+    """`GET /api/histories/{id}`."""
+
+    id: Id
+    name: Name = ""
+    tags: list[Name] = []
+
+
+class InvocationRow(msgspec.Struct, frozen=True):
+    """A line of `GET /api/invocations`."""
+
+    id: Id
+    uuid: Name | None = None
+    workflow_id: Id | None = None
+
+
+class StepJob(msgspec.Struct, frozen=True):
+    """A job of a step."""
+
+    id: Id
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step of an invocation."""
+
+    order_index: int
+    workflow_step_label: Name | None = None
+    job_id: Id | None = None
+    jobs: list[StepJob] = []
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """`GET /api/invocations/{id}?step_details=true`."""
+
+    id: Id
+    workflow_id: Id | None = None
+    steps: list[Step] = []
+
+
+class Workflow(msgspec.Struct, frozen=True):
+    """`GET /api/workflows/{id}?instance=true`."""
+
+    id: Id
+    version: int | None = None
+
+
+def read(answer: Any, kind: type[T], what: str) -> T:
+    """The answer as such a struct. Raises UnreachableError naming what is not as Galaxy has it."""
+    try:
+        return msgspec.convert(answer, kind)
+    except (msgspec.ValidationError, RecursionError) as exc:
+        raise UnreachableError(f"{what}: not an answer of Galaxy's ({exc})") from exc
+
+
+def canonical_uuid(text: str | None) -> str | None:
+    """Lower-case with hyphens; None for what is no UUID."""
+    if text is None:
+        return None
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
