@@ -221,7 +221,7 @@ def test_ctrl_c_ends_with_130_and_saves_nothing() -> None:
         said = running.stderr.read().decode()
     running.stderr.close()
     assert running.wait(timeout=60) == 130
-    assert said == "biobank: interrupted\n"
+    assert said.strip() == "biobank: interrupted"
     assert "Study" not in biobank("--catalog", "c.db", "status").stdout
 
 
