@@ -7,6 +7,7 @@ same distance, same marks) are drawn as one that says how many, then long chains
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -116,8 +117,11 @@ def drawing(answer: Answer, names: Names, *, readable: int = READABLE_NODES) -> 
 def _drawn(
     title: str, answer: Answer, names: Names, groups: dict[str, tuple[Node, ...]]
 ) -> Drawing:
-    # The key of a group is its first member's VID; inside the picture keys become n0, n1, ...
-    numbers = {vid: f"n{index}" for index, vid in enumerate(_firsts(groups))}
+    # A group is known by its first member's VID; inside the picture keys are n0, n1, ... The
+    # layout starts from their order, so T2 comes before T10.
+    shown = {node.vid: shown_label(node, names) for node in answer.nodes}
+    firsts = sorted(_firsts(groups), key=lambda vid: (_natural(shown[vid]), vid))
+    numbers = {vid: f"n{index}" for index, vid in enumerate(firsts)}
     key_of = {vid: numbers[members[0].vid] for vid, members in groups.items()}
     steps = _steps(answer, key_of, collapsed=len(numbers) < len(groups))
     made = {key for step in steps for key in step.outputs}
@@ -126,6 +130,12 @@ def _drawn(
         for first in numbers
     )
     return Drawing(title, len(answer.nodes), items, steps, _lines(answer.edges, key_of))
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """A sort key that takes digits as numbers, however many they are."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(len(part.lstrip("0")) if part[:1].isdigit() else 0, part) for part in parts]
 
 
 def _firsts(groups: dict[str, tuple[Node, ...]]) -> list[str]:

@@ -43,12 +43,15 @@ _FAMILIES: Final = {
     Family.DATA: ("note", "#E6F0FB", "#2A66B0"),
     Family.COLLECTION: ("folder", "#FDF1D8", "#A86A10"),
 }
-_NAMES: Final = {
-    Family.INDIVIDUAL: "Individual",
-    Family.VESSEL: "Vessel",
-    Family.DATA: "Data",
-    Family.COLLECTION: "Collection",
+_LEGEND: Final = {
+    Family.INDIVIDUAL: ("Individual", "donor or isolate"),
+    Family.VESSEL: ("Vessel", "tube, well, plate"),
+    Family.DATA: ("Data", "dataset or result"),
+    Family.COLLECTION: ("Collection", "members by diamonds"),
 }
+# Width of one entry of the legend, in points, as it is drawn at the legend's scale.
+_LEGEND_SCALE: Final = 0.8
+_LEGEND_ENTRY_PT: Final = 118
 
 
 def dot(drawing: Drawing) -> str:
@@ -72,7 +75,8 @@ def svg(drawing: Drawing) -> str:
     titles |= {step.key: step.title for step in drawing.steps}
     titles |= {f"e{index}": line.title for index, line in enumerate(drawing.lines)}
     _retitle(root, drawing.title, titles)
-    _add_legend(root, _laid_out(_legend(drawing)))
+    per_row = max(4, int(_size(root)[0] / _LEGEND_ENTRY_PT))
+    _add_legend(root, _laid_out(_legend(drawing, per_row=per_row)))
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
@@ -109,7 +113,7 @@ def _empty(name: str) -> graphviz.Digraph:
             "fontname": _FONT,
             "fontsize": "11",
             "fontcolor": _INK,
-            "margin": "0.12,0.06",
+            "margin": "0.12,0.075",
             "height": "0.4",
         },
         edge_attr={
@@ -136,13 +140,15 @@ def _add_item(graph: graphviz.Digraph, item: Item) -> None:
     if item.start:
         width = 3.2
     lines = []
+    if shape == "cylinder":
+        # Its lid takes room that Graphviz does not leave free.
+        lines.append('<FONT POINT-SIZE="5"> </FONT>')
     if item.count > 1:
-        lines.append(f"<B>{item.count:,} × {_text(item.kind)}</B>".replace(",", "\u202f"))
+        number = f"{item.count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        lines.append(f"<B>{number} × {_text(item.kind)}</B>")
     else:
         lines.append(f"<B>{_text(item.label)}</B>")
-        lines.append(_small(item.kind, _FAINT))
-    if item.made:
-        lines.append(_small(item.made, _FAINT))
+        lines.extend(_small(text, _FAINT) for text in (item.kind, item.made) if text)
     lines.extend(_small(f"✗ {mark}", _FAILED) for mark in failed)
     lines.extend(
         _small(f"{mark}", _NEWER if mark == "superseded" else _GONE, bold=True)
@@ -165,6 +171,15 @@ def _add_item(graph: graphviz.Digraph, item: Item) -> None:
 
 
 def _add_step(graph: graphviz.Digraph, step: Step) -> None:
+    _add_step_box(graph, step)
+    look = {"color": _FAILED, "style": "dashed"} if step.failed else {}
+    for source in step.inputs:
+        graph.edge(source, step.key, arrowhead="none", **look)
+    for target in step.outputs:
+        graph.edge(step.key, target, **look)
+
+
+def _add_step_box(graph: graphviz.Digraph, step: Step) -> None:
     label = _text(step.label)
     if step.count > 1:
         label += f" <B>× {step.count}</B>"
@@ -182,14 +197,9 @@ def _add_step(graph: graphviz.Digraph, step: Step) -> None:
         color=_FAILED if step.failed else "#9AA5B1",
         fontsize="9",
         height="0.22",
-        margin="0.07,0.03",
+        margin="0.07,0.055" if "<BR/>" in label else "0.07,0.03",
         penwidth="1.3" if step.failed else "0.8",
     )
-    look = {"color": _FAILED, "style": "dashed"} if step.failed else {}
-    for source in step.inputs:
-        graph.edge(source, step.key, arrowhead="none", **look)
-    for target in step.outputs:
-        graph.edge(step.key, target, **look)
 
 
 def _add_line(graph: graphviz.Digraph, line: Line, key: str) -> None:
@@ -199,10 +209,8 @@ def _add_line(graph: graphviz.Digraph, line: Line, key: str) -> None:
             line.source,
             line.target,
             id=key,
-            label="supersedes",
             style="dashed",
             color=_NEWER,
-            fontcolor=_NEWER,
             arrowhead="empty",
             constraint="false",
         )
@@ -210,39 +218,50 @@ def _add_line(graph: graphviz.Digraph, line: Line, key: str) -> None:
         graph.edge(line.source, line.target, id=key, color="#A86A10", arrowhead="odiamond")
 
 
-def _legend(drawing: Drawing) -> graphviz.Digraph:
-    """One row or two of what the drawing uses, drawn by the same code."""
+def _legend(drawing: Drawing, *, per_row: int) -> graphviz.Digraph:
+    """Rows of what the drawing uses, drawn by the same code."""
     graph = _empty("legend")
-    graph.attr(ranksep="0.12", nodesep="0.1")
+    graph.attr(ranksep="0.15", nodesep="0.12")
     families = {item.family for item in drawing.items}
     entries = [
-        Item(f"k{family.value}", family, _NAMES[family], "shape", "")
+        Item(f"k{family.value}", family, *_LEGEND[family], "")
         for family in Family
         if family in families
     ]
     if any(item.start for item in drawing.items):
-        entries.append(Item("kstart", Family.DATA, "asked for", "thick outline", "", start=True))
-    for mark, text in (("superseded", "newer result exists"), ("deleted", "tombstone")):
-        if any(mark in item.marks for item in drawing.items):
-            entries.append(Item(f"k{mark}", Family.DATA, text, "", "", marks=(mark,)))
+        entries.append(Item("kstart", Family.DATA, "Asked for", "thick outline", "", start=True))
     if any(item.count > 1 for item in drawing.items):
-        entries.append(Item("kmany", Family.DATA, "", "alike, as one", "", count=2))
+        entries.append(Item("kmany", Family.DATA, "", "alike, drawn as one", "", count=12))
+    marks = {mark for item in drawing.items for mark in item.marks}
+    if "superseded" in marks:
+        entries.append(
+            Item("knew", Family.DATA, "A newer one exists", "", "", marks=("superseded",))
+        )
+    if "deleted" in marks:
+        entries.append(
+            Item("kgone", Family.DATA, "Only a trace is left", "", "", marks=("deleted",))
+        )
     for item in entries:
         _add_item(graph, item)
     keys = [item.key for item in entries]
-    if drawing.steps:
-        graph.node(
-            "kstep",
-            label="<action: tool and release>",
-            shape="box",
-            style="rounded,filled",
-            fillcolor="#F5F7FA",
-            color="#9AA5B1",
-            fontsize="9",
-        )
-        keys.append("kstep")
-    for row in range(0, len(keys), 4):
-        for left, right in zip(keys[row : row + 4], keys[row + 1 : row + 4], strict=False):
+    steps = [Step("kstep", "action: tool and release", "", (), ("-",))] if drawing.steps else []
+    failed = next((step.failed for step in drawing.steps if step.failed), None)
+    if failed:
+        steps.append(Step("kfail", "did not succeed", "", (), ("-",), failed=failed))
+    for step in steps:
+        _add_step_box(graph, step)
+        keys.append(step.key)
+    if any(line.relation is Relation.SUPERSEDES for line in drawing.lines):
+        for key, text in (("ksnew", "new"), ("ksold", "supersedes old")):
+            graph.node(key, label=text, shape="plaintext", fontsize="9", margin="0.02")
+        _add_line(graph, Line("ksnew", "ksold", Relation.SUPERSEDES), "ks")
+        graph.edge("ksnew", "ksold", style="invis")
+        keys.append("ksnew")
+    # Graphviz puts the first row at the bottom.
+    for row in reversed(range(0, len(keys), per_row)):
+        for left, right in zip(
+            keys[row : row + per_row], keys[row + 1 : row + per_row], strict=False
+        ):
             graph.edge(left, right, style="invis")
     return graph
 
@@ -250,7 +269,7 @@ def _legend(drawing: Drawing) -> graphviz.Digraph:
 def _small(text: str, colour: str, *, bold: bool = False) -> str:
     inner = _text(text)
     inner = f"<B>{inner}</B>" if bold else inner
-    return f'<FONT POINT-SIZE="8.5" COLOR="{colour}">{inner}</FONT>' if text else ""
+    return f'<FONT POINT-SIZE="8.5" COLOR="{colour}">{inner}</FONT>'
 
 
 def _text(text: str, most: int = _LABEL_CHARS) -> str:
@@ -314,10 +333,10 @@ def _add_legend(root: ET.Element, legend: ET.Element) -> None:
                 element.remove(child)
         element.attrib.pop("id", None)
     frame = ET.SubElement(root, f"{{{_SVG}}}g", {"class": "legend"})
-    frame.set("transform", f"translate(0 {height:.2f}) scale(0.8)")
+    frame.set("transform", f"translate(0 {height:.2f}) scale({_LEGEND_SCALE})")
     frame.append(group)
-    total_width = max(width, legend_width * 0.8)
-    total_height = height + legend_height * 0.8
+    total_width = max(width, legend_width * _LEGEND_SCALE)
+    total_height = height + legend_height * _LEGEND_SCALE
     root.set("width", f"{total_width:.0f}pt")
     root.set("height", f"{total_height:.0f}pt")
     root.set("viewBox", f"0 0 {total_width:.2f} {total_height:.2f}")

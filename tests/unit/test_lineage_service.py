@@ -1,0 +1,362 @@
+"""Questions asked of a catalog and its index: the two agree, whoever keeps up with whom."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from biobank_core.catalog.port import Delete, Save
+from biobank_core.catalog.registry import open_catalog
+from biobank_core.errors import BiobankError, ConfigurationError, InputError
+from biobank_core.lineage import links
+from biobank_core.lineage.follow import catch_up, rebuild
+from biobank_core.lineage.port import Direction, Question
+from biobank_core.lineage.registry import open_index
+from biobank_core.lineage.service import Freshness, Lineage
+from biobank_core.model.ids import derived_vid
+from biobank_core.model.kinds import (
+    Action,
+    ActionCategory,
+    ActionStatus,
+    Assembly,
+    Campaign,
+    DataCollection,
+    DataMember,
+    DataObject,
+    DataSample,
+    Enrollment,
+    Individual,
+    Port,
+    SoftwareProgram,
+    Study,
+    Supersession,
+    Tube,
+)
+from biobank_core.sqlite_file import url_of_path
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def vid(*parts: object) -> str:
+    return derived_vid("Test", *(str(part) for part in parts))
+
+
+STUDY = Study(vid=vid("study"), label="KPN")
+OLD_TOOL = SoftwareProgram(vid=vid("tool", 1), label="shed/repos/o/r/kleborate", release="2.2.0")
+NEW_TOOL = SoftwareProgram(vid=vid("tool", 2), label="shed/repos/o/r/kleborate", release="3.2.4")
+
+
+def data(number: int) -> DataSample:
+    kind = Assembly if number % 3 == 0 else DataSample
+    return kind(vid=vid("data", number), label=f"data {number}", study=STUDY.vid)
+
+
+def job(number: int, inputs, outputs, *, tool=OLD_TOOL, status=ActionStatus.OK) -> Action:
+    return Action(
+        vid=vid("job", number),
+        category=ActionCategory.PROCESSING,
+        study=STUDY.vid,
+        device=tool and tool.vid,
+        status=status,
+        begin=BEGIN,
+        end=BEGIN + timedelta(hours=number),
+        inputs=tuple(Port(role=f"in {index}", object=item) for index, item in enumerate(inputs)),
+        outputs=tuple(Port(role="out", object=item) for item in outputs),
+    )
+
+
+@contextlib.contextmanager
+def stores(*, own_file: bool = True):
+    """A catalog with its index in the same file, or in another one."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = url_of_path(Path(folder) / "catalog.db")
+        index_url = url if own_file else url_of_path(Path(folder) / "index.db")
+        with (
+            open_catalog(url, create=True) as catalog,
+            open_index(index_url, catalog=catalog) as index,
+        ):
+            yield catalog, index
+
+
+def save(catalog, *objects) -> None:
+    catalog.commit([Save(object=obj) for obj in objects], by="tester")
+
+
+@pytest.fixture
+def opened():
+    with stores() as (catalog, index):
+        save(catalog, STUDY, OLD_TOOL, NEW_TOOL)
+        yield catalog, index, Lineage(catalog, index)
+
+
+# Random catalogs
+
+_SIZE = 9
+
+
+@st.composite
+def units(draw: st.DrawFn) -> list[list[object]]:
+    """Units of changes: nodes 0..8 in order, edges only from lower to higher, then deletions."""
+    nodes: list[object] = []
+    for number in range(_SIZE):
+        if number and draw(st.integers(0, 3)) == 0:
+            members = draw(st.lists(st.integers(0, number - 1), max_size=3, unique=True))
+            nodes.append(
+                DataCollection(
+                    vid=vid("data", number),
+                    label=f"list {number}",
+                    study=STUDY.vid,
+                    items=tuple(
+                        DataMember(role=f"m{index}", object=vid("data", member))
+                        for index, member in enumerate(members)
+                    ),
+                )
+            )
+        else:
+            nodes.append(data(number))
+    jobs: list[object] = []
+    for number in range(draw(st.integers(0, 7))):
+        cut = draw(st.integers(0, _SIZE))
+        ends = st.lists(st.integers(0, _SIZE - 1), max_size=3, unique=True)
+        inputs = [item for item in draw(ends) if item < cut]
+        outputs = [item for item in draw(ends) if item >= cut]
+        jobs.append(
+            job(
+                number,
+                [vid("data", item) for item in inputs],
+                [vid("data", item) for item in outputs],
+                tool=draw(st.sampled_from([None, OLD_TOOL, NEW_TOOL])),
+                status=draw(st.sampled_from([ActionStatus.OK, ActionStatus.ERROR])),
+            )
+        )
+    newer = [
+        Supersession(vid=vid("newer", a, b), new=vid("data", a), old=vid("data", b))
+        for a, b in draw(st.lists(st.tuples(*[st.integers(0, _SIZE - 1)] * 2), max_size=2))
+        if a != b
+    ]
+    unique_newer = list({item.vid: item for item in newer}.values())
+    removed = draw(st.lists(st.sampled_from([*nodes, *jobs]), max_size=2, unique_by=id))
+    return [[STUDY, OLD_TOOL, NEW_TOOL, *nodes], [*jobs, *unique_newer], removed]
+
+
+questions = st.builds(
+    Question,
+    starts=st.lists(st.integers(0, _SIZE), min_size=1, max_size=2, unique=True).map(
+        lambda numbers: tuple(vid("data", number) for number in numbers)
+    ),
+    direction=st.sampled_from(Direction),
+    depth=st.one_of(st.none(), st.integers(0, 4)),
+    kinds=st.sampled_from([frozenset(), frozenset({"Assembly"}), frozenset({"Collection"})]),
+    tool=st.sampled_from([None, "kleborate", "nothing"]),
+    release=st.sampled_from([None, "<3"]),
+    via_tool=st.sampled_from([None, "kleborate"]),
+    since=st.sampled_from([None, BEGIN + timedelta(hours=2)]),
+    study=st.sampled_from([None, STUDY.vid]),
+)
+
+_quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def _fill(catalog, drawn) -> None:
+    first, second, removed = drawn
+    save(catalog, *first)
+    if second:
+        save(catalog, *second)
+    for obj in removed:
+        based_on = catalog.get([obj.vid])[obj.vid].version
+        # Refused where a rule of the catalog says so; then it simply stays.
+        with contextlib.suppress(BiobankError):
+            catalog.commit([Delete(vid=obj.vid, based_on=based_on, cascade=True)], by="tester")
+
+
+@_quick
+@given(drawn=units(), several=st.lists(questions, min_size=1, max_size=6), small=st.booleans())
+def test_walking_the_catalog_gives_the_answer_of_the_index(drawn, several, small):
+    with pytest.MonkeyPatch.context() as patch, stores() as (catalog, index):
+        if small:
+            # So that implicit collections come in without actions of 10,000 edges.
+            patch.setattr(links, "MAX_EDGES_OF_ACTION", 2)
+        _fill(catalog, drawn)
+        lineage = Lineage(catalog, index)
+        for question in several:
+            answer = lineage.ask(question)
+            assert lineage.ask(question, freshness=Freshness.SOURCE) == answer
+
+
+@_quick
+@given(drawn=units())
+def test_an_index_that_follows_or_is_rebuilt_has_the_digest_of_one_in_step(drawn):
+    with stores() as (catalog, index), tempfile.TemporaryDirectory() as folder:
+        _fill(catalog, drawn)
+        digest = index.digest()
+        with open_index(url_of_path(Path(folder) / "other.db"), catalog=catalog) as other:
+            catch_up(catalog, other)
+            assert other.digest() == digest
+            rebuild(catalog, other)
+            assert other.digest() == digest
+            assert other.position() == catalog.head()
+        rebuild(catalog, index)
+        assert index.digest() == digest
+
+
+# Following
+
+
+def test_an_index_in_the_same_file_is_always_in_step(opened):
+    catalog, _, lineage = opened
+    save(catalog, data(1), data(2), job(1, [vid("data", 1)], [vid("data", 2)]))
+    assert lineage.how_fresh().in_step
+    answer = lineage.ask(Question(starts=(vid("data", 1),)))
+    assert [node.label for node in answer.nodes] == ["data 1", "data 2"]
+
+
+def test_a_unit_that_fails_leaves_no_trace_in_the_index(opened):
+    catalog, index, _ = opened
+    before = index.digest()
+    with pytest.raises(BiobankError):
+        save(catalog, data(1), job(1, [vid("data", 1)], [vid("unknown")]))
+    assert index.digest() == before
+
+
+def test_an_index_in_another_file_says_how_far_it_is_behind_and_catches_up():
+    with stores(own_file=False) as (catalog, index):
+        lineage = Lineage(catalog, index)
+        save(catalog, STUDY, data(1))
+        save(catalog, data(2))
+        report = lineage.how_fresh()
+        assert (report.in_step, report.behind_units) == (False, 2)
+        assert report.as_of is not None
+        question = Question(starts=(vid("data", 1),))
+        assert lineage.ask(question).nodes == ()
+        assert len(lineage.ask(question, freshness=Freshness.WAIT).nodes) == 1
+        assert lineage.how_fresh().in_step
+        assert catch_up(catalog, index) == 0
+
+
+def test_a_catch_up_killed_between_batches_goes_on_where_it_was(monkeypatch):
+    with stores(own_file=False) as (catalog, index):
+        save(catalog, STUDY)
+        for number in range(6):
+            save(catalog, data(number))
+        monkeypatch.setattr("biobank_core.lineage.follow.BATCH", 2)
+        apply, calls = index.apply, []
+
+        def dies(batch):
+            calls.append(len(batch))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            apply(batch)
+
+        monkeypatch.setattr(index, "apply", dies)
+        with pytest.raises(KeyboardInterrupt):
+            catch_up(catalog, index)
+        done = len(list(index.nodes()))
+        assert 0 < done < 6
+        catch_up(catalog, index)
+        assert len(list(index.nodes())) == 6
+        assert index.position() == catalog.head()
+
+
+def test_an_own_index_that_missed_units_is_brought_up_to_date_on_the_next_catch_up(tmp_path):
+    url, elsewhere = (url_of_path(tmp_path / name) for name in ("catalog.db", "elsewhere.db"))
+    with open_catalog(url, create=True) as catalog, open_index(url, catalog=catalog) as index:
+        save(catalog, STUDY, data(1))
+        assert index.position() == catalog.head()
+    with open_catalog(url, create=False) as catalog, open_index(elsewhere, catalog=catalog):
+        save(catalog, data(2))
+    with open_catalog(url, create=False) as catalog, open_index(url, catalog=catalog) as index:
+        save(catalog, data(3))
+        assert index.position() != catalog.head()
+        catch_up(catalog, index)
+        assert {node.label for node in index.nodes()} == {"data 1", "data 2", "data 3"}
+        assert index.position() == catalog.head()
+
+
+def test_a_rebuild_removes_what_is_stale_and_leaves_the_old_graph_when_it_fails(
+    opened, monkeypatch
+):
+    catalog, index, _ = opened
+    save(catalog, data(1), data(2), job(1, [vid("data", 1)], [vid("data", 2)]))
+    right = index.digest()
+    with index._file.transaction() as connection:
+        connection.execute("UPDATE lineage_node SET label = 'wrong'")
+        connection.execute("DELETE FROM lineage_input")
+    wrong = index.digest()
+    assert wrong != right
+
+    def fails(_batch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "apply", fails)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(catalog, index)
+    assert index.digest() == wrong
+    done = []
+    rebuild(catalog, index, advance=done.append)
+    assert index.digest() == right
+
+
+def test_a_campaign_leaves_the_index_in_step(opened):
+    catalog, _, lineage = opened
+    campaign = Campaign(
+        vid=vid("campaign"),
+        label="again",
+        study=STUDY.vid,
+        created=BEGIN,
+        criteria={},
+        workflow={},
+        galaxy_server="g",
+    )
+    save(catalog, campaign)
+    assert lineage.how_fresh().in_step
+
+
+# Starts
+
+
+def test_actions_data_objects_and_enrollments_stand_for_their_nodes(opened):
+    catalog, _, lineage = opened
+    person = Individual(vid=vid("person"))
+    enrolled = Enrollment(vid=vid("e"), individual=person.vid, study=STUDY.vid, code="KP-01")
+    file = DataObject(vid=vid("file"), sample=vid("data", 1), uri="file:///x")
+    save(catalog, person, enrolled, data(1), data(2), file)
+    save(catalog, job(1, [vid("data", 1)], [vid("data", 2)]))
+
+    def starts(*vids):
+        return lineage.ask(Question(starts=vids)).starts
+
+    assert starts(vid("job", 1)) == (vid("data", 2),)
+    assert starts(file.vid, vid("data", 1)) == (vid("data", 1),)
+    assert starts(enrolled.vid) == (person.vid,)
+    assert starts(vid("nobody")) == ()
+    with pytest.raises(InputError, match="Study"):
+        starts(STUDY.vid)
+
+
+def test_an_answer_becomes_real_objects_and_names(opened):
+    catalog, _, lineage = opened
+    person = Individual(vid=vid("person"))
+    enrolled = Enrollment(vid=vid("e"), individual=person.vid, study=STUDY.vid, code="KP-01")
+    tube = Tube(vid=vid("tube"), label="T1", study=STUDY.vid)
+    save(catalog, person, enrolled, tube, job(1, [person.vid], [tube.vid], tool=None))
+    answer = lineage.ask(Question(starts=(tube.vid,)))
+    assert {found.object for found in lineage.objects(answer).values()} == {person, tube}
+    names = lineage.names(answer)
+    assert names.codes == {person.vid: ("KPN:KP-01",)}
+    assert names.studies == {STUDY.vid: "KPN"}
+
+
+def test_an_index_of_an_unknown_kind_names_those_that_are_there():
+    with pytest.raises(ConfigurationError, match="sqlite"):
+        open_index("carrier-pigeon://roof")
+    with pytest.raises(ConfigurationError, match="sqlite:///"):
+        open_index("index.db")
