@@ -257,6 +257,71 @@ def status(ctx: click.Context, *, campaign: str, output: str | None) -> None:
         click.echo(standing.summary(load_campaign(stores.catalog, campaign)), err=True)
 
 
+@command.command()
+@click.argument("campaign")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page.")
+@click.option(
+    "--tsv",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write a table, one row a change; - for stdout.",
+)
+@_GALAXY_OPTION
+@catalog_options
+@click.pass_context
+def report(
+    ctx: click.Context,
+    *,
+    campaign: str,
+    html: str | None,
+    tsv: str | None,
+    galaxy: str | None,
+) -> None:
+    """Report what a campaign changed, sample by sample.
+
+    Results are compared by SHA-256; tables with a common key column also cell by cell, with the
+    columns that came and went apart. Content that has to be compared is read from Galaxy.
+
+    Columns of tsv: sample (VID), label, result (the output's name), change (file, cell,
+    column-gone, column-new, row-gone, row-new, no-counterpart, failed, open, left-out), row,
+    column, old, new.
+    """
+    from biobank_core.galaxy.reanalysis import report as reports  # noqa: PLC0415
+    from biobank_core.galaxy.reanalysis.campaigns import load_campaign  # noqa: PLC0415
+    from biobank_core.galaxy.reanalysis.compare import Comparer  # noqa: PLC0415
+    from biobank_core.galaxy.reanalysis.html import render_html  # noqa: PLC0415
+    from biobank_core.galaxy.reanalysis.locate import Locator  # noqa: PLC0415
+    from biobank_core.galaxy.reanalysis.server import CampaignServer  # noqa: PLC0415
+
+    if html is None and tsv is None:
+        raise click.UsageError("say where to write the report: --html FILE, --tsv FILE, or both")
+    with stores_of(ctx, write=False) as stores:
+        loaded = load_campaign(stores.catalog, campaign)
+        client, server_key = _connected(
+            ctx, galaxy, loaded.campaign.galaxy_server, loaded.workflow.galaxy_url
+        )
+        server = CampaignServer(client)
+        locator = Locator(stores.catalog, server, server_key=server_key)
+        with progress("comparing", total=len(loaded.items)) as advance:
+            made = reports.gather(
+                stores.catalog,
+                loaded,
+                comparer=Comparer(stores.catalog, server, locator),
+                now=datetime.now(UTC),
+                progress=lambda: advance(1),
+            )
+    if html is not None:
+        with open_output(html) as stream:
+            stream.write(render_html(made))
+    if tsv is not None:
+        with open_output(tsv) as stream:
+            table = tsv_writer(stream, reports.COLUMNS)
+            for row in reports.tsv_rows(made):
+                table.row(row)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in made.outcomes.items() if count)
+    click.echo(f"campaign {made.name!r}: {told or 'no samples'}", err=True)
+
+
 def _connected(
     ctx: click.Context, url: str | None, name: str | None, planned_url: str | None = None
 ) -> tuple[GalaxyClient, str]:

@@ -19,6 +19,7 @@ class Result:
     label: str
     tool: str
     role: str
+    release: str | None = None
     step: str | None = None
     cached: bool = False
 
@@ -93,7 +94,8 @@ def _results(catalog: Catalog, actions: Sequence[Action]) -> list[Result]:
     objects = catalog.get(outputs)
     found: dict[str, Result] = {}
     for action in actions:
-        device = devices.get(action.device).object if action.device in devices else None  # type: ignore[union-attr]
+        held = devices.get(action.device) if action.device else None
+        device = held.object if held and isinstance(held.object, Device) else None
         galaxy = action.galaxy
         for port in action.outputs:
             known = objects.get(port.object)
@@ -102,8 +104,9 @@ def _results(catalog: Catalog, actions: Sequence[Action]) -> list[Result]:
                 Result(
                     vid=port.object,
                     label=str(getattr(known.object, "label", "")) if known else "",
-                    tool=tools.without_version(device.label) if isinstance(device, Device) else "",
+                    tool=tools.without_version(device.label) if device else "",
                     role=port.role,
+                    release=device.release if device else None,
                     step=galaxy.step_label if galaxy else None,
                     cached=bool(galaxy and galaxy.cached_from),
                 ),

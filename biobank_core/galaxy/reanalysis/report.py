@@ -1,0 +1,229 @@
+"""What a campaign changed, sample by sample: gathered once, written as HTML and as TSV."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from biobank_core.catalog.port import Catalog
+from biobank_core.galaxy.reanalysis.campaigns import (
+    LeftOut,
+    LoadedCampaign,
+    ToolChange,
+    item_of,
+)
+from biobank_core.galaxy.reanalysis.compare import FileChange, Verdict
+from biobank_core.galaxy.reanalysis.results import (
+    Result,
+    new_results,
+    old_results,
+    pair_results,
+)
+from biobank_core.model.kinds import (
+    Action,
+    CampaignItem,
+    ItemState,
+    Study,
+)
+
+COLUMNS: Final = ("sample", "label", "result", "change", "row", "column", "old", "new")
+
+
+class Compares(Protocol):
+    """What tells two results apart; see `compare.Comparer`."""
+
+    def compare(self, old: Result, new: Result) -> FileChange:
+        """What changed from one result to the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleReport:
+    """One sample of the campaign. `alone`: results without a counterpart."""
+
+    vid: str
+    label: str
+    state: ItemState
+    reason: str
+    error: str | None
+    files: tuple[FileChange, ...] = ()
+    old_alone: tuple[Result, ...] = ()
+    new_alone: tuple[Result, ...] = ()
+
+    @property
+    def cells_changed(self) -> int:
+        """How many cells differ, in all tables."""
+        return sum(len(file.table.cells) for file in self.files if file.table)
+
+    @property
+    def outcome(self) -> str:
+        """One of `failed`, `open`, `changed`, `unchanged`."""
+        if self.state is ItemState.FAILED:
+            return "failed"
+        if self.state not in (ItemState.OK, ItemState.UNCHANGED):
+            return "open"
+        same = all(file.verdict in (Verdict.SAME_DATA, Verdict.EQUAL) for file in self.files)
+        return "unchanged" if same and self.files else "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnCount:
+    """In how many samples a column of a result differs."""
+
+    result: str
+    column: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All of it. `columns` are those with changed cells, most changed first."""
+
+    name: str
+    vid: str
+    study: str
+    created: datetime
+    made: datetime
+    galaxy_server: str
+    workflow: str
+    tools: tuple[ToolChange, ...]
+    settings: tuple[str, ...]
+    asked: tuple[tuple[str, str], ...]
+    samples: tuple[SampleReport, ...]
+    left_out: tuple[LeftOut, ...]
+    columns: tuple[ColumnCount, ...] = ()
+    came: tuple[ColumnCount, ...] = ()
+    went: tuple[ColumnCount, ...] = ()
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def cells_changed(self) -> int:
+        """How many cells differ in all samples."""
+        return sum(sample.cells_changed for sample in self.samples)
+
+
+def gather(
+    catalog: Catalog,
+    loaded: LoadedCampaign,
+    *,
+    comparer: Compares,
+    now: datetime,
+    progress: Callable[[], None] = lambda: None,
+) -> Report:
+    """Compare the results of all samples. `progress` is called after each sample."""
+    samples = []
+    for entry in loaded.items:
+        samples.append(_sample(catalog, item_of(entry), comparer))
+        progress()
+    campaign = loaded.campaign
+    study = catalog.get([campaign.study]).get(campaign.study)
+    label = study.object.label if study and isinstance(study.object, Study) else campaign.study
+    outcomes = Counter(sample.outcome for sample in samples)
+    outcomes["left out"] = len(loaded.criteria.left_out)
+    changed: Counter[tuple[str, str]] = Counter()
+    came: Counter[tuple[str, str]] = Counter()
+    went: Counter[tuple[str, str]] = Counter()
+    for sample in samples:
+        for file in sample.files:
+            if file.table is None:
+                continue
+            title = file.new.role
+            changed.update({(title, cell.column) for cell in file.table.cells})
+            came.update({(title, column) for column in file.table.columns_new})
+            went.update({(title, column) for column in file.table.columns_gone})
+    asked = tuple(
+        (name, label if name == "study" else str(value))
+        for name, value in loaded.criteria.asked.items()
+        if value not in (None, [], {}, ())
+    )
+    return Report(
+        name=campaign.label,
+        vid=campaign.vid,
+        study=label,
+        created=campaign.created,
+        made=now,
+        galaxy_server=campaign.galaxy_server,
+        workflow=loaded.workflow.name,
+        tools=loaded.workflow.tools,
+        settings=loaded.workflow.settings,
+        asked=asked,
+        samples=tuple(samples),
+        left_out=loaded.criteria.left_out,
+        columns=_ranked(changed),
+        came=_ranked(came),
+        went=_ranked(went),
+        outcomes=dict(outcomes),
+    )
+
+
+def tsv_rows(report: Report) -> Iterator[tuple[object, ...]]:
+    """One row a change, in the order of COLUMNS.
+
+    `change` is `file` (old and new are hashes, column the verdict), `cell`, `column-gone`,
+    `column-new`, `row-gone`, `row-new`, `no-counterpart`, `failed`, `open` or `left-out`.
+    """
+    for sample in report.samples:
+        start = (sample.vid, sample.label)
+        if sample.outcome in ("failed", "open"):
+            yield (*start, None, sample.outcome, None, sample.state.value, None, sample.error)
+        for file in sample.files:
+            yield from _file_rows(start, file)
+        for result in sample.old_alone:
+            yield (*start, result.role, "no-counterpart", None, None, result.vid, None)
+        for result in sample.new_alone:
+            yield (*start, result.role, "no-counterpart", None, None, None, result.vid)
+    for out in report.left_out:
+        yield (out.sample, out.label, None, "left-out", None, out.code, None, out.reason)
+
+
+def _file_rows(start: tuple[str, str], file: FileChange) -> Iterator[tuple[object, ...]]:
+    here = (*start, file.new.role)
+    hashes = (file.old_sha256, file.new_sha256)
+    yield (*here, "file", None, file.verdict.value, *hashes)
+    if file.table is None:
+        return
+    for cell in file.table.cells:
+        yield (*here, "cell", cell.row, cell.column, cell.old, cell.new)
+    for column in file.table.columns_gone:
+        yield (*here, "column-gone", None, column, None, None)
+    for column in file.table.columns_new:
+        yield (*here, "column-new", None, column, None, None)
+    for row in file.table.rows_gone:
+        yield (*here, "row-gone", row, None, None, None)
+    for row in file.table.rows_new:
+        yield (*here, "row-new", row, None, None, None)
+
+
+def _sample(catalog: Catalog, item: CampaignItem, comparer: Compares) -> SampleReport:
+    files: tuple[FileChange, ...] = ()
+    old_alone: tuple[Result, ...] = ()
+    new_alone: tuple[Result, ...] = ()
+    if item.state in (ItemState.OK, ItemState.UNCHANGED):
+        pairing = pair_results(old_results(catalog, item.old), _new(catalog, item))
+        files = tuple(comparer.compare(old, new) for old, new in pairing.pairs)
+        old_alone, new_alone = pairing.old_alone, pairing.new_alone
+    return SampleReport(
+        vid=item.sample,
+        label=item.sample_label,
+        state=item.state,
+        reason=item.reason,
+        error=item.error,
+        files=files,
+        old_alone=old_alone,
+        new_alone=new_alone,
+    )
+
+
+def _new(catalog: Catalog, item: CampaignItem) -> list[Result]:
+    where = {"galaxy.invocation_id": item.invocation_id}
+    found = [entry.object for entry in catalog.find("Action", where)]
+    wanted = {port.object for port in item.new}
+    actions = [action for action in found if isinstance(action, Action)]
+    return [result for result in new_results(catalog, actions) if result.vid in wanted]
+
+
+def _ranked(counter: Counter[tuple[str, str]]) -> tuple[ColumnCount, ...]:
+    ranked = sorted(counter.items(), key=lambda entry: (-entry[1], entry[0]))
+    return tuple(ColumnCount(result, column, count) for (result, column), count in ranked)
