@@ -11,7 +11,7 @@ from typing import IO, Final, TypeVar
 
 import msgspec
 
-from biobank_core.catalog.checks import UniqueKey, exact_body, kind_of, refuse_depth, unique_keys
+from biobank_core.catalog.checks import UniqueKey, kind_of, refuse_depth, unique_keys
 from biobank_core.catalog.port import Catalog, Change, Delete, Save, Versioned
 from biobank_core.errors import ConflictError, DuplicateError, InputError
 from biobank_core.interchange.lines import Line, LineFile, refuse_repeated_names
@@ -113,7 +113,6 @@ def _object(file: LineFile, line: Line) -> Object:
         if isinstance(obj, Tombstone) and (obj.of not in kinds() or obj.of == "Tombstone"):
             raise InputError("unknown kind", field="of", value=obj.of)
         refuse_depth(obj)
-        exact_body(obj)
     except InputError as exc:
         raise exc.at(file=file.name, line=line.number) from exc
     return obj
