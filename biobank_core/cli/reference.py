@@ -1,0 +1,69 @@
+"""The reference of the command line as Markdown: `python -m biobank_core.cli.reference`.
+
+docs/cli.md is its output; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from biobank_core.cli import COMMANDS, cli
+
+
+def reference() -> str:
+    """The whole reference: every command with its help, its arguments and its options."""
+    lines = [
+        "# The command line of biobank",
+        "",
+        "Written by `python -m biobank_core.cli.reference > docs/cli.md`; do not edit by hand.",
+        "",
+    ]
+    root = click.Context(cli, info_name="biobank")
+    lines += _described(cli, root)
+    for name in COMMANDS:
+        command = cli.get_command(root, name)
+        if command is not None:
+            lines += _with_subcommands(command, click.Context(command, info_name=name, parent=root))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _with_subcommands(command: click.Command, ctx: click.Context) -> Iterator[str]:
+    yield from _described(command, ctx)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            part = command.get_command(ctx, name)
+            if part is not None:
+                inner = click.Context(part, info_name=name, parent=ctx)
+                yield from _with_subcommands(part, inner)
+
+
+def _described(command: click.Command, ctx: click.Context) -> Iterator[str]:
+    usage = " ".join(command.collect_usage_pieces(ctx))
+    yield f"## {ctx.command_path}"
+    yield ""
+    yield f"    {ctx.command_path} {usage}".rstrip()
+    yield ""
+    for paragraph in (command.help or "").strip().split("\n\n"):
+        yield paragraph.replace("\b\n", "").strip()
+        yield ""
+    rows = [
+        record
+        for parameter in command.get_params(ctx)
+        if (record := parameter.get_help_record(ctx)) is not None
+    ]
+    if rows:
+        yield "| option | |"
+        yield "|---|---|"
+        for option, text in rows:
+            yield f"| `{_cell(option)}` | {_cell(text)} |"
+        yield ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)
