@@ -8,7 +8,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from biobank_core.lineage import filters
@@ -70,11 +71,11 @@ class Reader:
 
     def links(self, nodes: Collection[int], *, downstream: bool) -> Iterable[int]:
         """See `walk.Steps`."""
-        return (link for (link,) in self._many(_LINKS[downstream], nodes))
+        return map(_first, self._many(_LINKS[downstream], nodes))
 
     def far_ends(self, links: Collection[int], *, downstream: bool) -> Iterable[int]:
         """See `walk.Steps`."""
-        return (node for (node,) in self._many(_FAR_ENDS[downstream], links))
+        return map(_first, self._many(_FAR_ENDS[downstream], links))
 
     def asked_for(self, links: Collection[int]) -> Iterable[int]:
         """See `walk.Steps`."""
@@ -169,13 +170,13 @@ class Reader:
         makers = self.makers(outputs)
         edges = [
             Edge(
-                source=nodes[source],
-                target=nodes[target],
-                relation=Relation.COLLECTED_IN if maker is None else Relation.PRODUCED,
-                action=None if maker is None else maker.action,
-                maker=maker,
-                source_roles=source_roles,
-                target_roles=target_roles,
+                nodes[source],
+                nodes[target],
+                Relation.COLLECTED_IN if maker is None else Relation.PRODUCED,
+                None if maker is None else maker.action,
+                maker,
+                source_roles,
+                target_roles,
             )
             for link, sources in inputs.items()
             if link in outputs
@@ -308,12 +309,19 @@ class Reader:
 
     def _many(self, query: str, keys: Collection[int]) -> Iterator[tuple[Any, ...]]:
         """Rows of `query`, its `{}` being "is one of these keys"; chunk by chunk."""
+        execute = self._connection.execute
         if len(keys) == 1:
-            yield from self._connection.execute(_one(query), tuple(keys))
-            return
-        rest = iter(keys)
-        while some := list(islice(rest, _KEYS)):
-            yield from self._connection.execute(_several(query), (str(some),))
+            return execute(_one(query), tuple(keys))
+        if len(keys) <= _KEYS:
+            return execute(_several(query), (str(list(keys)),)) if keys else iter(())
+        # Chained in C: a Python generator would cost as much a row as SQLite does.
+        return chain.from_iterable(execute(_several(query), (str(some),)) for some in _chunks(keys))
+
+
+def _chunks(keys: Iterable[int]) -> Iterator[list[int]]:
+    rest = iter(keys)
+    while some := list(islice(rest, _KEYS)):
+        yield some
 
 
 def connected(connection: sqlite3.Connection, question: Question) -> Answer:
@@ -345,8 +353,10 @@ def connected(connection: sqlite3.Connection, question: Question) -> Answer:
     )
 
 
-def _by_action(maker: Maker) -> str:
-    return maker.action
+_first: Final = itemgetter(0)
+
+
+_by_action: Final = attrgetter("action")
 
 
 @functools.cache
