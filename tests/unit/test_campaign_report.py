@@ -125,9 +125,9 @@ class _Page(HTMLParser):
 
 # What the template itself uses; anything else came out of a value.
 _TAGS = {
-    *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "div"),
-    *("span", "b", "ul", "li", "dl", "dt", "dd", "br", "del", "ins", "details", "summary"),
-    *("table", "thead", "tbody", "tr", "th", "td", "code", "pre", "header", "footer"),
+    *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p"),
+    *("section", "div", "span", "b", "ul", "li", "dl", "dt", "dd", "br", "del", "ins", "details"),
+    *("summary", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "header", "footer"),
 }  # fmt: skip
 
 
