@@ -36,7 +36,10 @@ _LEADING_NUMBERS: Final = re.compile(
     r"[vV]?(?P<numbers>[0-9]+(?:\.[0-9]+)*)(?P<rest>.*)", re.DOTALL
 )
 _DIGITS: Final = re.compile(r"([0-9]+)")
-_CLAUSE: Final = re.compile(r"(?P<operator>[<>=!~]*)\s*(?P<version>[^<>=!~,;|\s]+)")
+# A `!` may only stand after the epoch of a version, as in 1!2.0.
+_CLAUSE: Final = re.compile(
+    r"(?P<operator><=|>=|==|!=|~=|<|>|)\s*(?P<version>(?:[^<>=!~,;|\s]|(?<=[0-9])!(?!=))+)"
+)
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt,
@@ -147,7 +150,7 @@ def parse_range(spec: str) -> ReleaseRange:
 
 def _clause(text: str, spec: str) -> _Clause:
     match = _CLAUSE.fullmatch(text)
-    if match is None or match["operator"] not in {"", "~=", *_COMPARE}:
+    if match is None:
         raise InputError(_ALLOWED, field="release", value=spec)
     sign, version = match["operator"] or "==", match["version"]
     if version.endswith(".*") or sign == "~=":
