@@ -289,12 +289,8 @@ class SqliteFile:
             time.sleep(0.02)
 
     def _translated(self, exc: sqlite3.Error) -> BiobankError:
-        if self._connection is None:
-            return (
-                ConfigurationError(f"{self.path} is closed already")
-                if _closed(exc)
-                else (StorageError(f"{self.path}: can't be opened: {exc}"))
-            )
+        if self._connection is None and isinstance(exc, sqlite3.ProgrammingError):
+            return ConfigurationError(f"{self.path} is closed already")
         name = _name(exc)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return TimeoutExceededError(
@@ -343,10 +339,6 @@ def _statements(script: str) -> Iterator[str]:
 
 def _name(exc: sqlite3.Error) -> str:
     return getattr(exc, "sqlite_errorname", "") or ""
-
-
-def _closed(exc: sqlite3.Error) -> bool:
-    return isinstance(exc, sqlite3.ProgrammingError)
 
 
 def _network_file_system(path: Path) -> str | None:

@@ -9,9 +9,10 @@ import msgspec
 from biobank_core.model.registry import kinds
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
-# Python's "end of the text"; JSON Schema's regular expressions are those of ECMA-262, where `$`
-# means that and nothing else.
+# Python's "end of the text". JSON Schema's regular expressions are those of ECMA-262, which does
+# not know it; its `$` means the same, but in validators written in Python it forgives a line end.
 _PYTHON_END: Final = r"\Z"
+_END: Final = r"$(?!\n)"
 
 # Cursors stand in a catalog but in no file.
 _NOT_IN_FILES: Final = frozenset({"Cursor"})
@@ -34,7 +35,7 @@ def json_schema() -> dict[str, Any]:
 def _portable(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            key: value.replace(_PYTHON_END, "$")
+            key: value.replace(_PYTHON_END, _END)
             if key == "pattern" and isinstance(value, str)
             else _portable(value)
             for key, value in schema.items()

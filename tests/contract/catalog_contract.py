@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -384,7 +385,7 @@ class CatalogContract:
     def test_a_cycle_over_several_units_is_refused(self, catalog: Catalog, kpn: Study) -> None:
         chain = [sample(kpn) for _ in range(5)]
         save(catalog, *chain)
-        for first, second in zip(chain, chain[1:], strict=False):
+        for first, second in itertools.pairwise(chain):
             save(catalog, action(kpn, (first,), (second,)))
         with pytest.raises(InputError, match="cycle"):
             save(catalog, action(kpn, (chain[-1],), (chain[0],)))
