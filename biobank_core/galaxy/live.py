@@ -49,7 +49,7 @@ class LiveSource:
 
     def __init__(self, client: GalaxyClient, *, hashes: bool = True) -> None:
         self.client = client
-        self._hashes = hashes
+        self.hashes = hashes
         self._histories: _Once[HistoryRecord] = _Once()
         self._workflows: _Once[wire.Workflow | None] = _Once()
         self._invocations: _Once[wire.Invocation | None] = _Once()
@@ -171,7 +171,7 @@ class LiveSource:
             extension=found.extension or found.file_ext,
             state=found.state,
             size_bytes=size,
-            sha256=_sha256(found.hashes) if self._hashes else None,
+            sha256=_sha256(found.hashes) if self.hashes else None,
             deleted=found.deleted,
             purged=found.purged,
             as_of=datetime.now(UTC).replace(microsecond=0),
@@ -364,7 +364,7 @@ def _metrics(metrics: list[wire.Metric] | None) -> tuple[datetime | None, dateti
 
 def _elements(elements: list[wire.Element], what: str, depth: int) -> tuple[ElementRecord, ...]:
     if depth == 0:
-        raise UnreachableError(f"{what}: nested deeper than {MAX_COLLECTION_DEPTH} levels")
+        raise GalaxyFaultError(f"{what}: nested deeper than {MAX_COLLECTION_DEPTH} levels")
     found: list[ElementRecord] = []
     for element in elements:
         identifier = safe_text(element.element_identifier)

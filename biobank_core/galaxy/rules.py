@@ -49,6 +49,14 @@ _MAX_STARS: Final = 5
 Pattern = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
+def _check(pattern: str, name: str, *, needed: bool) -> None:
+    places = pattern.count(f"{{{name}}}")
+    if places > 1 or (needed and places == 0):
+        raise ValueError(f"the pattern {pattern!r} needs {{{name}}} once")
+    if pattern.count("*") > _MAX_STARS:
+        raise ValueError(f"the pattern {pattern!r} has more than {_MAX_STARS} stars")
+
+
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of the file; unknown keys are errors."""
 
@@ -97,6 +105,11 @@ class ToolRule(_Part, frozen=True, kw_only=True):
                 allowed = ", ".join(name for name in kinds() if is_a(name, "DataSample"))
                 raise ValueError(f"outputs: {kind!r} is not one of {allowed}")
 
+    def kind_of(self, output: str) -> str | None:
+        """The kind of data that this output is; None where no pattern fits its name."""
+        found = (kind for name, kind in self.outputs.items() if fnmatch.fnmatchcase(output, name))
+        return next(found, None)
+
 
 class Choice(_Part, frozen=True, kw_only=True):
     """Whose and which jobs; a history is meant by its id or its name, a user by e-mail address."""
@@ -138,16 +151,16 @@ class Rules(_Part, frozen=True, kw_only=True):
 
     def sample_labels(
         self, tags: Iterable[str], identifiers: Iterable[str]
-    ) -> tuple[tuple[str, ...], ...]:
-        """The labels that each rule finds, rules that find none left out."""
-        all_tags, all_identifiers = tuple(tags), tuple(identifiers)
+    ) -> tuple[tuple[bool, tuple[str, ...]], ...]:
+        """(whether it is a tag's, labels) of each rule that finds any."""
+        all_tags, all_identifiers = tuple(sorted(tags)), tuple(sorted(identifiers))
         found = (
-            _labels(rule.tag, all_tags, None)
+            (True, _labels(rule.tag, all_tags, None))
             if rule.tag
-            else _labels(rule.element_identifier or "", all_identifiers, None)
+            else (False, _labels(rule.element_identifier or "", all_identifiers, None))
             for rule in self.samples
         )
-        return tuple(labels for labels in found if labels)
+        return tuple(item for item in found if item[1])
 
     def tool(self, tool_id: str) -> ToolRule | None:
         """The first rule for this tool."""
@@ -225,14 +238,6 @@ class _Loader(yaml.SafeLoader):
                 )
             keys.add(key)
         return super().construct_mapping(node, deep)
-
-
-def _check(pattern: str, name: str, *, needed: bool) -> None:
-    places = pattern.count(f"{{{name}}}")
-    if places > 1 or (needed and places == 0):
-        raise ValueError(f"the pattern {pattern!r} needs {{{name}}} once")
-    if pattern.count("*") > _MAX_STARS:
-        raise ValueError(f"the pattern {pattern!r} has more than {_MAX_STARS} stars")
 
 
 @functools.lru_cache(maxsize=1024)

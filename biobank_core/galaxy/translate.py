@@ -75,7 +75,9 @@ def translate(
     made, passed = _outputs(job, outputs, given)
     ends = (*job.inputs, *job.outputs)
     shapes = (*(shape for _, shape in used), *outputs.values())
-    if any(end.uuid is None for end in ends) or not all(shape.complete for shape in shapes):
+    roles = {end.role for end in job.inputs}
+    lost = any(end.key not in inputs and end.role not in roles for end in job.input_collections)
+    if lost or any(e.uuid is None for e in ends) or not all(shape.complete for shape in shapes):
         flags.append(PARTIAL)
     device = SoftwareProgram(
         vid=identity.device_vid(job.tool_id, job.tool_version),

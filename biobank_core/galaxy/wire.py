@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from biobank_core.errors import UnreachableError
+from biobank_core.galaxy.client import GalaxyFaultError
 
 T = TypeVar("T")
 
@@ -195,11 +195,11 @@ class Workflow(msgspec.Struct, frozen=True):
 
 
 def read(answer: Any, kind: type[T], what: str) -> T:
-    """The answer as such a struct. Raises UnreachableError naming what is not as Galaxy has it."""
+    """The answer as such a struct. Raises GalaxyFaultError naming what is not as Galaxy has it."""
     try:
         return msgspec.convert(answer, kind)
     except (msgspec.ValidationError, RecursionError) as exc:
-        raise UnreachableError(f"{what}: not an answer of Galaxy's ({exc})") from exc
+        raise GalaxyFaultError(f"{what}: not an answer of Galaxy's ({exc})") from exc
 
 
 def canonical_uuid(text: str | None) -> str | None:

@@ -1,0 +1,379 @@
+"""Galaxy's jobs into the catalog: list, details, translate, merge, save; resumable at any kill.
+
+Jobs are recorded oldest first, some dozens a unit, each unit with the cursor that says how far it
+goes. The cursor passes a job that has not ended, or that Galaxy could not show, by remembering its
+id: it is asked for again in every later run, however old it is by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from biobank_core.catalog.port import Catalog
+from biobank_core.errors import BiobankError
+from biobank_core.galaxy import identity, wire
+from biobank_core.galaxy.drafts import Draft, Drafter
+from biobank_core.galaxy.gather import Gatherer
+from biobank_core.galaxy.live import LiveSource
+from biobank_core.galaxy.matching import match
+from biobank_core.galaxy.records import FINAL_STATES, HistoryRecord, JobRecord, utc
+from biobank_core.galaxy.rules import Rules
+from biobank_core.galaxy.saving import Saver
+from biobank_core.galaxy.translate import action_vid_of
+from biobank_core.model.base import Object
+from biobank_core.model.kinds import Action, Cursor, Study
+
+UNASSIGNED: Final = "unassigned"
+
+# Transactions of Galaxy's end some time after the update time that they write.
+OVERLAP: Final = timedelta(minutes=10)
+# A unit stays small enough for every catalog (OMERO: 1,000 annotations).
+JOBS_A_UNIT: Final = 40
+
+# Galaxy's states (galaxy/schema/schema.py, JobState) in which a job has not ended.
+_WAITING_STATES: Final = (
+    "deleting",
+    "new",
+    "paused",
+    "queued",
+    "resubmitted",
+    "running",
+    "stop",
+    "upload",
+    "waiting",
+)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a recording did, in jobs; `failed` is by job id, `unlinked` are VIDs of data."""
+
+    seen: int = 0
+    recorded: int = 0
+    unchanged: int = 0
+    left_out: int = 0
+    waiting: int = 0
+    linked: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    unlinked: set[str] = field(default_factory=set)
+    unknown_studies: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What is recorded: everything that the user may see, or one history, or one invocation."""
+
+    history_id: str | None = None
+    invocation_id: str | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """A job to deal with. `update_time` is None for one that an earlier run left waiting."""
+
+    job_id: str
+    update_time: datetime | None
+    ended: bool = True
+
+
+class Recorder:
+    """One recording of one server. `study`: VID of the study for what no rule places.
+
+    `prepare` asks what there is to do, `run` does it.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        source: LiveSource,
+        *,
+        server: str,
+        scope: Scope,
+        rules: Rules,
+        study: str | None,
+        by: str,
+    ) -> None:
+        self._catalog = catalog
+        self._source = source
+        self._server = server
+        self._scope = scope
+        self._rules = rules
+        self._by = by
+        self._studies = _Studies(catalog, rules, source, fallback=study)
+        self._gatherer = Gatherer(source=source, catalog=catalog, server=server)
+        self._ambiguous: set[str] = set()
+        self._users: dict[str, str | None] = {}
+        self._times: dict[str, datetime] = {}
+        self.summary = Summary()
+        self._cursor_name = self._name_of_cursor(study)
+        self._saver = Saver(
+            catalog=catalog,
+            unassigned=self._studies.unassigned,
+            by=by,
+            cursor=self._standing_cursor(),
+        )
+
+    def prepare(self) -> list[Todo]:
+        """What there is to do, oldest first: one list request, or one a page of many jobs."""
+        rows = sorted(self._listed(self._since()), key=lambda row: (row.update_time, row.id))
+        self._note_twins(rows)
+        self._times = {row.id: utc(row.update_time) for row in rows}
+        cursor = self._saver.cursor
+        seen = set(cursor.seen_job_ids) if cursor else set()
+        todo = [Todo(job_id, None) for job_id in self._ended_meanwhile(cursor)]
+        for row in rows:
+            self._users[row.id] = row.user_email
+            self.summary.seen += 1
+            if row.id in seen:
+                continue
+            if not self._wanted(row):
+                self.summary.left_out += 1
+                continue
+            todo.append(Todo(row.id, utc(row.update_time), row.state in FINAL_STATES))
+        return todo
+
+    def run(self, todo: Sequence[Todo], advance: Callable[[int], object] | None = None) -> Summary:
+        """Record them. `advance` is told how many jobs each step dealt with.
+
+        Raises UnreachableError when the server is gone; what was saved by then stays, and the next
+        run goes on there.
+        """
+        for start in range(0, len(todo), JOBS_A_UNIT):
+            batch = todo[start : start + JOBS_A_UNIT]
+            self._record(batch)
+            if advance is not None:
+                advance(len(batch))
+        cursor = self._saver.cursor
+        self.summary.waiting = len(
+            set(cursor.waiting_job_ids if cursor else ()) - self.summary.failed.keys()
+        )
+        return self.summary
+
+    def _record(self, batch: Sequence[Todo]) -> None:
+        ended = [todo.job_id for todo in batch if todo.ended]
+        records, failed = self._gatherer.jobs(ended, self._users)
+        jobs = [
+            records[job_id]
+            for job_id in ended
+            if job_id in records and records[job_id].state in FINAL_STATES
+        ]
+        waiting = {todo.job_id for todo in batch} - {job.id for job in jobs} - failed.keys()
+        self._note_standing_twins(jobs)
+        around = self._gatherer.around(jobs, ambiguous=self._is_ambiguous)
+        drafter = Drafter(
+            server=self._server,
+            rules=self._rules,
+            study_of=self._studies.of,
+            unassigned=self._studies.unassigned,
+            ambiguous=self._is_ambiguous,
+        )
+        drafts: list[Draft] = []
+        for job in jobs:
+            try:
+                drafts.append(drafter.draft(job, around))
+            except (BiobankError, ValueError) as exc:
+                failed[job.id or ""] = str(exc)
+        matches = match(
+            self._catalog,
+            self._rules,
+            drafter.candidates,
+            actions=[draft.action for draft in drafts if draft.action],
+            operator=self._by,
+        )
+        studies = [Draft("", None, {study.vid: study}) for study in self._studies.take_new()]
+        links = [Draft("", None, {link.vid: link}) for link in matches.links]
+        cursor = self._cursor_after(batch, waiting=waiting, failed=failed)
+        done = self._saver.save([*studies, *drafts, *links], cursor)
+        failed |= done.failed
+        summary = self.summary
+        summary.recorded += len(done.recorded)
+        summary.unchanged += len(done.unchanged)
+        summary.failed |= failed
+        summary.linked += len(matches.links)
+        linked = {port.object for link in matches.links for port in link.outputs}
+        summary.unlinked = (summary.unlinked | set(matches.unlinked)) - linked
+        summary.unknown_studies |= self._studies.unknown
+
+    def _listed(self, since: datetime | None, states: Iterable[str] = ()) -> Iterable[wire.JobRow]:
+        return self._source.jobs(
+            history_id=self._scope.history_id,
+            invocation_id=self._scope.invocation_id,
+            since=since,
+            states=states,
+        )
+
+    def _since(self) -> datetime | None:
+        cursor = self._saver.cursor
+        times = [self._scope.since] if self._scope.since else []
+        if cursor is not None:
+            times.append(cursor.position - OVERLAP)
+        return max(times, default=None)
+
+    def _ended_meanwhile(self, cursor: Cursor | None) -> list[str]:
+        """Jobs that earlier runs waited for, that are not in the list, and that wait no more."""
+        waiting = [i for i in (cursor.waiting_job_ids if cursor else ()) if i not in self._times]
+        if not waiting:
+            return []
+        still = {row.id for row in self._listed(None, _WAITING_STATES)}
+        return [job_id for job_id in waiting if job_id not in still]
+
+    def _wanted(self, row: wire.JobRow) -> bool:
+        if not self._rules.chooses:
+            return True
+        history = self._source.history(row.history_id) if row.history_id else None
+        user = row.user_email or self._source.client.user.email
+        return self._rules.wants(tool_id=row.tool_id, user=user, history=history)
+
+    def _note_twins(self, rows: Sequence[wire.JobRow]) -> None:
+        """Jobs of one tool made in the same microsecond: their VIDs need one thing more."""
+        groups: dict[tuple[str, datetime], list[str]] = {}
+        for row in rows:
+            groups.setdefault((row.tool_id, row.create_time), []).append(row.id)
+        for ids in groups.values():
+            if len(ids) > 1:
+                self._ambiguous.update(ids)
+
+    def _note_standing_twins(self, jobs: Sequence[JobRecord]) -> None:
+        vids = {action_vid_of(job, server=self._server): job.id for job in jobs}
+        for vid, standing in self._catalog.get(vids).items():
+            action = standing.object
+            known = action.galaxy if isinstance(action, Action) else None
+            job_id = vids[vid]
+            if known and job_id and known.job_id not in (None, job_id):
+                self._ambiguous.add(job_id)
+
+    def _is_ambiguous(self, job_id: str) -> bool:
+        return job_id in self._ambiguous
+
+    def _cursor_after(
+        self, batch: Sequence[Todo], *, waiting: set[str], failed: dict[str, str]
+    ) -> Cursor | None:
+        old = self._saver.cursor
+        times = [todo.update_time for todo in batch if todo.update_time is not None]
+        if old is not None:
+            times.append(old.position)
+        if not times:
+            return None
+        position = max(times)
+        dealt_with = [t.job_id for t in batch if t.job_id not in waiting and t.job_id not in failed]
+        # A job that is not in this run's list was updated before what the next run will list.
+        seen = [
+            job_id
+            for job_id in dict.fromkeys((*(old.seen_job_ids if old else ()), *dealt_with))
+            if job_id in self._times and self._times[job_id] >= position - OVERLAP
+        ]
+        in_batch = {todo.job_id for todo in batch}
+        still = [i for i in (old.waiting_job_ids if old else ()) if i not in in_batch]
+        return Cursor(
+            vid=identity.cursor_vid(self._cursor_name),
+            name=self._cursor_name,
+            position=position,
+            seen_job_ids=tuple(seen),
+            waiting_job_ids=tuple(dict.fromkeys((*still, *sorted(waiting), *sorted(failed)))),
+        )
+
+    def _name_of_cursor(self, study: str | None) -> str:
+        user = self._source.client.user
+        parts = [
+            f"user {user.id}" if not user.is_admin else "all users",
+            f"history {self._scope.history_id}" if self._scope.history_id else "",
+            f"invocation {self._scope.invocation_id}" if self._scope.invocation_id else "",
+            f"since {self._scope.since.isoformat()}" if self._scope.since else "",
+        ]
+        # With other rules, what was recorded before is looked at once more.
+        told = f"{self._rules.fingerprint()} {study} {self._source.hashes}"
+        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return ", ".join(part for part in (self._server, *parts, f"rules {digest}") if part)
+
+    def _standing_cursor(self) -> Cursor | None:
+        vid = identity.cursor_vid(self._cursor_name)
+        standing = self._catalog.get([vid]).get(vid)
+        return standing.object if standing and isinstance(standing.object, Cursor) else None
+
+
+class _Studies:
+    """Studies by the rules; the private study `unassigned` is made when it is needed."""
+
+    def __init__(
+        self, catalog: Catalog, rules: Rules, source: LiveSource, *, fallback: str | None
+    ) -> None:
+        self._catalog = catalog
+        self._rules = rules
+        self._source = source
+        self._by_label: dict[str, str | None] = {}
+        standing = self._labelled(UNASSIGNED)
+        self.unassigned = standing or identity.study_vid(UNASSIGNED)
+        self._missing = standing is None
+        self._fallback = fallback
+        self._used_unassigned = False
+        self.unknown: set[str] = set()
+
+    def of(self, history_id: str | None, tags: tuple[str, ...]) -> str:
+        """The VID of the study of what is in this history and has these tags."""
+        if self._rules.studies:
+            history: HistoryRecord | None = None
+            if history_id is not None:
+                history = self._source.history(history_id)
+            label = self._rules.study_of(history, tags)
+            if label is not None:
+                vid = self._labelled(label)
+                if vid is not None:
+                    return vid
+                self.unknown.add(label)
+        if self._fallback is not None:
+            return self._fallback
+        self._used_unassigned = True
+        return self.unassigned
+
+    def take_new(self) -> list[Object]:
+        """The study `unassigned`, once, if it was used and the catalog does not have it."""
+        if not (self._missing and self._used_unassigned):
+            return []
+        self._missing = False
+        return [
+            Study(
+                vid=self.unassigned,
+                label=UNASSIGNED,
+                description="Recorded from Galaxy; no rule says which study it belongs to.",
+            )
+        ]
+
+    def _labelled(self, label: str) -> str | None:
+        if label not in self._by_label:
+            found = [item.object.vid for item in self._catalog.find("Study", {"label": label})]
+            self._by_label[label] = found[0] if found else None
+        return self._by_label[label]
+
+
+def record(
+    catalog: Catalog,
+    source: LiveSource,
+    *,
+    server: str,
+    history_id: str | None = None,
+    invocation_id: str | None = None,
+    since: datetime | None = None,
+    study: str | None = None,
+    rules: Rules | None = None,
+    by: str = "recorder",
+) -> Summary:
+    """Record all jobs of the user's Galaxy, or those of one history or invocation.
+
+    `server` is the server key (`client.server_key(url)` unless it has a name of its own); `study`
+    the VID of the study for what no rule places. What was recorded before is not asked again.
+    """
+    recorder = Recorder(
+        catalog,
+        source,
+        server=server,
+        scope=Scope(history_id=history_id, invocation_id=invocation_id, since=since),
+        rules=rules or Rules(),
+        study=study,
+        by=by,
+    )
+    return recorder.run(recorder.prepare())
