@@ -156,6 +156,13 @@ class SqliteCatalog(Catalog):
             found = queries(kind, where or {}, self._known_links(self.file.connection))
         return self._streamed(found)
 
+    def lines(self, kind: str, where: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+        self.file.connection  # noqa: B018
+        with self.file.errors():
+            known = self._known_links(self.file.connection)
+            found = queries(kind, where or {}, known, in_order=False)
+        return self._lines(found)
+
     def iterate(self, kinds: Iterable[str] | None = None) -> Iterator[Versioned]:
         self.file.connection  # noqa: B018
         return self._streamed(queries_of_kinds(kinds))
@@ -250,6 +257,12 @@ class SqliteCatalog(Catalog):
             merged = streams[0] if len(streams) == 1 else heapq.merge(*streams)
             for vid, version, body in merged:
                 yield Versioned(self._decoded(vid, body), version)
+
+    def _lines(self, found: Sequence[Query]) -> Iterator[bytes]:
+        with self.file.reading() as connection:
+            for query in found:
+                for _vid, _version, body in _rows(connection, query):
+                    yield body
 
     def _referring(self, vids: Iterable[str], kinds: set[str] | None) -> Iterator[Referrer]:
         with self.file.reading() as connection:

@@ -55,8 +55,12 @@ class Query:
     parameters: tuple[Any, ...]
 
 
-def queries(kind: str, where: Mapping[str, Any], links: Links) -> list[Query]:
+def queries(
+    kind: str, where: Mapping[str, Any], links: Links, *, in_order: bool = True
+) -> list[Query]:
     """Queries whose answers, merged by VID, are what `Catalog.find` gives.
+
+    With `in_order` false they come as they lie in the file, which spares a sort.
 
     One query where an index picks the objects; else one for each concrete kind, so that each
     streams from the index over kinds and nothing is sorted. Raises InputError.
@@ -75,13 +79,13 @@ def queries(kind: str, where: Mapping[str, Any], links: Links) -> list[Query]:
         if not deleted:
             parts.append("+o.kind IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps(sorted(concrete)))
-        return [_query(parts, parameters)]
+        return [_query(parts, parameters, in_order=in_order)]
     filters = [criterion.sql.format(o="+o") for criterion in criteria]
     values = [value for criterion in criteria for value in criterion.parameters]
     if deleted:
-        return [_query(["o.deleted = 1", *filters], values)]
+        return [_query(["o.deleted = 1", *filters], values, in_order=in_order)]
     return [
-        _query(["o.deleted = 0", "o.kind = ?", *filters], [name, *values])
+        _query(["o.deleted = 0", "o.kind = ?", *filters], [name, *values], in_order=in_order)
         for name in sorted(concrete)
     ]
 
@@ -100,10 +104,11 @@ def queries_of_kinds(kinds: Iterable[str] | None) -> list[Query]:
     return found
 
 
-def _query(parts: list[str], parameters: Iterable[Any]) -> Query:
+def _query(parts: list[str], parameters: Iterable[Any], *, in_order: bool = True) -> Query:
     condition = " AND ".join(parts)
+    order = " ORDER BY o.vid" if in_order else ""
     return Query(
-        f"SELECT {COLUMNS} FROM object o WHERE {condition} ORDER BY o.vid",  # noqa: S608
+        f"SELECT {COLUMNS} FROM object o WHERE {condition}{order}",  # noqa: S608
         tuple(parameters),
     )
 
