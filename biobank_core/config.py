@@ -244,9 +244,9 @@ def _checked_url(value: str, name: str) -> str:
 
 
 def _as_url(value: str) -> str:
-    """`lab.db` means the SQLite file of that name."""
+    """`lab.db` means the SQLite file of that name, `~/lab.db` one in the user's home."""
     if "://" in value:
         return value
     from biobank_core.sqlite_file import url_of_path  # noqa: PLC0415  # only for plain file names
 
-    return url_of_path(Path(value))
+    return url_of_path(Path(value).expanduser())

@@ -17,6 +17,7 @@ from typing import Final
 
 from biobank_core.catalog.port import Catalog, Save
 from biobank_core.errors import ConflictError, InputError
+from biobank_core.model.codec import convert
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import Consent, ConsentStatus
 
@@ -160,17 +161,20 @@ def _of(catalog: Catalog, enrollment: str) -> list[Consent]:
 def _made(
     enrollment: str, scope: str, status: ConsentStatus, day: date, until: date | None = None
 ) -> Consent:
-    try:
-        return Consent(
-            vid=new_vid(),
-            enrollment=enrollment,
-            scope=scope,
-            status=status,
-            valid_from=day,
-            until=until,
-        )
-    except ValueError as exc:
-        raise InputError(str(exc)) from exc
+    # Through the codec, which checks what a constructor takes as it is (an empty scope).
+    made = convert(
+        {
+            "kind": "Consent",
+            "vid": new_vid(),
+            "enrollment": enrollment,
+            "scope": scope,
+            "status": status.value,
+            "from": day.isoformat(),
+            "until": until.isoformat() if until is not None else None,
+        }
+    )
+    assert isinstance(made, Consent)
+    return made
 
 
 def _add(catalog: Catalog, consents: list[Consent], new: Consent, by: str) -> ConsentChange:

@@ -80,6 +80,8 @@ class _ClosedPipeError(Exception):
 
 
 def _exit_code_of(run: Any) -> int:
+    if sys.stdout is None:  # started with a closed stdout (`>&-`): nobody wants the result
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         code = run()
         sys.stdout.flush()

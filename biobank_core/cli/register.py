@@ -8,6 +8,7 @@ from biobank_core.cli.common import (
     catalog_options,
     open_output,
     output_option,
+    progress,
     stores_of,
     tsv_writer,
 )
@@ -42,7 +43,8 @@ def command(
     from biobank_core.config import operator  # noqa: PLC0415
     from biobank_core.register import register  # noqa: PLC0415
 
-    with stores_of(ctx, write=not dry_run) as stores:
+    # How many rows there are is not known before the file is read: the bar only says "at work".
+    with stores_of(ctx, write=not dry_run) as stores, progress("register", total=None):
         done = register(
             stores.catalog, file=file, kind=kind, study=study, by=operator(), dry_run=dry_run
         )

@@ -11,6 +11,7 @@ from typing import Final
 
 from biobank_core.catalog.port import Catalog, Save
 from biobank_core.errors import BiobankError, ConflictError, InputError
+from biobank_core.model import codec
 from biobank_core.model.base import Object
 from biobank_core.model.ids import VID_PATTERN, new_vid
 from biobank_core.model.kinds import Action, Consent, Enrollment, Individual, Tombstone, Vessel
@@ -64,7 +65,10 @@ class _Registration:
         self._table = read_table(file)
         _rows.check_header(self._table.columns, self._columns, file=file, kind=kind)
         self._references = References(catalog)
-        self._study = self._references.study(study).vid if study is not None else None
+        # A study or a device belongs to none; a study given with them is not even looked up.
+        needed = study is not None and "study" in self._columns.references
+        needed = needed or (study is not None and kind == "Consent")
+        self._study = self._references.study(study).vid if study is not None and needed else None
         self._standing = Standing(catalog, self._references)
         self._problems: list[tuple[int, bool, str]] = []
         self._saves: list[Object] = []
@@ -268,7 +272,15 @@ class _Registration:
         if enrolled is not None:
             self._keep(draft, enrolled, new=False)
             return
-        made = Enrollment(vid=new_vid(), study=study, code=draft.code or "", individual=draft.vid)
+        made = codec.convert(
+            {
+                "kind": "Enrollment",
+                "vid": new_vid(),
+                "study": study,
+                "code": draft.code,
+                "individual": draft.vid,
+            }
+        )
         self._keep(draft, made, new=True)
 
     def _keep(self, draft: Draft, made: Object, *, new: bool) -> None:

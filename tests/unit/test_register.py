@@ -255,6 +255,7 @@ def test_quotes_are_part_of_a_cell(study: Register, catalog: Catalog) -> None:
         ("Tube", "label\tstudy\nA\tNOPE\n", "line 2, field 'study', value 'NOPE'"),
         ("Individual", "gender\nMALE\n", "line 2, field 'code'"),
         ("Individual", "code\tgender\nA\tX\n", "line 2, field 'gender', value 'X'"),
+        ("Individual", f"code\n{'x' * 1001}\n", "line 2, field 'code'"),
         ("Individual", "code\nA\nA\n", "line 3, field 'code', value 'A'"),
         ("Enrollment", "individual\tcode\nKP-77\tA\n", "line 2, field 'individual', value 'KP-77'"),
         (
