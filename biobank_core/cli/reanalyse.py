@@ -182,6 +182,7 @@ def plan(
     is_flag=True,
     help="Let Galaxy hand back results of equal jobs that ran before; these count as unchanged.",
 )
+@click.option("--rules", metavar="FILE", help="Rules for recording, as of `biobank record`.")
 @_GALAXY_OPTION
 @_GALAXY_NAME_OPTION
 @catalog_options
@@ -192,6 +193,7 @@ def run(
     campaign: str,
     jobs: int,
     use_cache: bool,
+    rules: str | None,
     galaxy: str | None,
     galaxy_name: str | None,
 ) -> None:
@@ -225,7 +227,9 @@ def run(
                     stores.catalog,
                     loaded.campaign.vid,
                     client=client,
-                    record=_recorder(stores.catalog, client, server_key, loaded.campaign.study),
+                    record=_recorder(
+                        stores.catalog, client, server_key, loaded.campaign.study, rules
+                    ),
                     server_key=server_key,
                     by=operator(),
                     jobs=jobs,
@@ -412,6 +416,30 @@ def _tell_status(catalog: Catalog, campaign: str, output: str | None) -> None:
 
 
 def _recorder(
-    catalog: Catalog, client: GalaxyClient, server_key: str, study: str
+    catalog: Catalog, client: GalaxyClient, server_key: str, study: str, rules_file: str | None
 ) -> Callable[[str], None]:
-    raise NotImplementedError
+    """What records the jobs of one history; a job that can't be recorded is an error."""
+    from biobank_core.config import operator  # noqa: PLC0415
+    from biobank_core.errors import InputError  # noqa: PLC0415
+    from biobank_core.galaxy.live import LiveSource  # noqa: PLC0415
+    from biobank_core.galaxy.recorder import Recorder, Scope  # noqa: PLC0415
+    from biobank_core.galaxy.rules import load_rules  # noqa: PLC0415
+
+    rules = load_rules(rules_file)
+
+    def record(history: str) -> None:
+        # A source remembers what it was told of invocations; each history is asked about anew.
+        recorder = Recorder(
+            catalog,
+            LiveSource(client),
+            server=server_key,
+            scope=Scope(history_id=history),
+            rules=rules,
+            study=study,
+            by=operator(),
+        )
+        done = recorder.run(recorder.prepare())
+        for job, why in done.failed.items():
+            raise InputError(f"job {job} could not be recorded: {why}")
+
+    return record

@@ -8,10 +8,11 @@ from typing import TypeAlias
 import msgspec
 
 from biobank_core.catalog.port import Catalog
-from biobank_core.errors import NotFoundError, NotPermittedError
+from biobank_core.errors import InputError, NotFoundError, NotPermittedError
 from biobank_core.galaxy.client import GalaxyFaultError
 from biobank_core.galaxy.reanalysis.book import Book
 from biobank_core.galaxy.reanalysis.results import (
+    actions_of,
     new_results,
     old_results,
     pair_results,
@@ -19,9 +20,9 @@ from biobank_core.galaxy.reanalysis.results import (
 )
 from biobank_core.galaxy.reanalysis.server import BROKEN, CampaignServer, Invocation
 from biobank_core.galaxy.reanalysis.submit import MAX_ERROR_CHARS
-from biobank_core.model.kinds import Action, CampaignItem, ItemState, Port
+from biobank_core.model.kinds import CampaignItem, ItemState, Port
 
-# Records the jobs of a history (its id); what the recorder does.
+# Records the jobs of a history (its id). Raises InputError when one of them can't be recorded.
 RecordHistory: TypeAlias = Callable[[str], None]
 
 _FINE = frozenset({"ok", "skipped"})
@@ -47,9 +48,12 @@ class Finisher:
     def finish(self, item: CampaignItem, invocation: Invocation) -> CampaignItem:
         """Record and judge an item whose invocation has ended. Doing it twice is as once."""
         assert item.history_id is not None
-        self._record(item.history_id)
         error = self._error_of(invocation)
-        actions = self._actions(invocation.id)
+        try:
+            self._record(item.history_id)
+        except InputError as exc:
+            error = error or str(exc)[:MAX_ERROR_CHARS]
+        actions = actions_of(self._catalog, item, server=self._book.campaign.galaxy_server)
         new = new_results(self._catalog, actions)
         ports = tuple(Port(role=result.role, object=result.vid) for result in new)
         if error is not None:
@@ -68,15 +72,6 @@ class Finisher:
         return self._book.save(
             msgspec.structs.replace(item, state=ItemState.FAILED, error=error[:MAX_ERROR_CHARS])
         )
-
-    def _actions(self, invocation: str) -> list[Action]:
-        where = {
-            "galaxy.invocation_id": invocation,
-            "galaxy.server": self._book.campaign.galaxy_server,
-        }
-        found = [entry.object for entry in self._catalog.find("Action", where)]
-        actions = [one for one in found if isinstance(one, Action)]
-        return sorted(actions, key=lambda action: (action.begin, action.vid))
 
     def _error_of(self, invocation: Invocation) -> str | None:
         bad = [

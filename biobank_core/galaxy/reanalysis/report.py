@@ -18,12 +18,12 @@ from biobank_core.galaxy.reanalysis.campaigns import (
 from biobank_core.galaxy.reanalysis.compare import FileChange, Verdict
 from biobank_core.galaxy.reanalysis.results import (
     Result,
+    actions_of,
     new_results,
     old_results,
     pair_results,
 )
 from biobank_core.model.kinds import (
-    Action,
     CampaignItem,
     ItemState,
     Study,
@@ -115,7 +115,7 @@ def gather(
     """Compare the results of all samples. `progress` is called after each sample."""
     samples = []
     for entry in loaded.items:
-        samples.append(_sample(catalog, item_of(entry), comparer))
+        samples.append(_sample(catalog, item_of(entry), comparer, loaded.campaign.galaxy_server))
         progress()
     campaign = loaded.campaign
     study = catalog.get([campaign.study]).get(campaign.study)
@@ -196,12 +196,12 @@ def _file_rows(start: tuple[str, str], file: FileChange) -> Iterator[tuple[objec
         yield (*here, "row-new", row, None, None, None)
 
 
-def _sample(catalog: Catalog, item: CampaignItem, comparer: Compares) -> SampleReport:
+def _sample(catalog: Catalog, item: CampaignItem, comparer: Compares, server: str) -> SampleReport:
     files: tuple[FileChange, ...] = ()
     old_alone: tuple[Result, ...] = ()
     new_alone: tuple[Result, ...] = ()
     if item.state in (ItemState.OK, ItemState.UNCHANGED):
-        pairing = pair_results(old_results(catalog, item.old), _new(catalog, item))
+        pairing = pair_results(old_results(catalog, item.old), _new(catalog, item, server))
         files = tuple(comparer.compare(old, new) for old, new in pairing.pairs)
         old_alone, new_alone = pairing.old_alone, pairing.new_alone
     return SampleReport(
@@ -216,11 +216,9 @@ def _sample(catalog: Catalog, item: CampaignItem, comparer: Compares) -> SampleR
     )
 
 
-def _new(catalog: Catalog, item: CampaignItem) -> list[Result]:
-    where = {"galaxy.invocation_id": item.invocation_id}
-    found = [entry.object for entry in catalog.find("Action", where)]
+def _new(catalog: Catalog, item: CampaignItem, server: str) -> list[Result]:
     wanted = {port.object for port in item.new}
-    actions = [action for action in found if isinstance(action, Action)]
+    actions = actions_of(catalog, item, server=server)
     return [result for result in new_results(catalog, actions) if result.vid in wanted]
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.model.ids import derived_vid
-from biobank_core.model.kinds import Action, ActionStatus, Device, Port, Supersession
+from biobank_core.model.kinds import (
+    Action,
+    ActionStatus,
+    CampaignItem,
+    Device,
+    Port,
+    Supersession,
+)
 from biobank_core.selection import tools
 
 
@@ -72,6 +79,16 @@ def old_results(catalog: Catalog, ports: Iterable[Port]) -> list[Result]:
     actions = _actions(catalog, makers)
     made = {one.vid: one for one in _results(catalog, actions) if one.vid in wanted}
     return [made[vid] for vid in wanted if vid in made]
+
+
+def actions_of(catalog: Catalog, item: CampaignItem, *, server: str) -> list[Action]:
+    """The recorded actions of an item: all of its own history, those of subworkflows too."""
+    if item.history_id is None:
+        return []
+    where = {"galaxy.history_id": item.history_id, "galaxy.server": server}
+    found = [entry.object for entry in catalog.find("Action", where)]
+    actions = [one for one in found if isinstance(one, Action)]
+    return sorted(actions, key=lambda action: (action.begin, action.vid))
 
 
 def new_results(catalog: Catalog, actions: Iterable[Action]) -> list[Result]:

@@ -164,18 +164,16 @@ def read_workflow(path: Path) -> Workflow:
     """The workflow in a .ga or format2 file. Raises InputError naming the file."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InputError(f"is larger than {_MAX_FILE_BYTES} bytes", file=str(path))
+            raise InputError(f"is larger than {_MAX_FILE_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
-        raw = _parsed(text)
+        return as_workflow(_parsed(text), source=str(path))
+    except InputError as exc:
+        raise exc.at(file=str(path)) from exc
     except OSError as exc:
         raise InputError(exc.strerror or "can't be read", file=str(path)) from exc
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as exc:
         reason = " ".join(str(exc).split())
         raise InputError(f"is neither JSON nor YAML in UTF-8 ({reason})", file=str(path)) from exc
-    try:
-        return as_workflow(raw, source=str(path))
-    except InputError as exc:
-        raise exc.at(file=str(path)) from exc
 
 
 def as_workflow(raw: Any, *, source: str) -> Workflow:

@@ -1,0 +1,113 @@
+"""What the demo shows: numbered steps with their times, commands as a user would type them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# Enough to see what a command answers; the rest is counted.
+_SHOWN_LINES = 14
+
+
+class Terminal:
+    """Prints the demo's progress and runs `biobank` with the demo's environment."""
+
+    def __init__(self, environment: Mapping[str, str], *, steps: int) -> None:
+        self._environment = dict(os.environ, **environment)
+        self._steps = steps
+        self._number = 0
+        self._begun = time.monotonic()
+        beside = Path(sys.executable).with_name("biobank")
+        self._program = [beside] if beside.exists() else [sys.executable, "-m", "biobank_core.cli"]
+
+    def set(self, name: str, value: str) -> None:
+        """Put one more variable into the environment of the commands that follow."""
+        self._environment[name] = value
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Announce a step; say at its end how long it took."""
+        self._number += 1
+        begun = time.monotonic()
+        mark = "\033[1m{}\033[0m" if sys.stdout.isatty() else "{}"
+        print("\n" + mark.format(f"[{self._number}/{self._steps}] {title}"), flush=True)
+        yield
+        self.say(f"done in {time.monotonic() - begun:.0f} s ({self.elapsed()} in all)")
+
+    def elapsed(self) -> str:
+        """How long the demo has been running, as minutes and seconds."""
+        minutes, seconds = divmod(round(time.monotonic() - self._begun), 60)
+        return f"{minutes}:{seconds:02}"
+
+    def say(self, text: str) -> None:
+        """Print a line of our own."""
+        print(f"    {text}", flush=True)
+
+    def biobank(self, *arguments: str | Path, expect: int = 0, shown: int = _SHOWN_LINES) -> str:
+        """Run `biobank ARGUMENTS`, showing the command and the beginning of what it prints.
+
+        Returns what it wrote to stdout. Raises subprocess.CalledProcessError for another exit
+        code than `expect`.
+        """
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate()
+        finally:
+            end(process)
+        lines = output.splitlines()
+        for line in lines[:shown]:
+            self.say(f"  {_fitted(line)}")
+        if len(lines) > shown:
+            self.say(f"  ... {len(lines) - shown} more lines")
+        if process.returncode != expect:
+            raise subprocess.CalledProcessError(process.returncode, process.args, output)
+        return output
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Show and start `biobank ARGUMENTS` without waiting; the caller ends it (`end`)."""
+        shown = shlex.join(["biobank", *(_short(argument) for argument in arguments)])
+        self.say(f"$ {shown}")
+        return subprocess.Popen(
+            [*self._program, *arguments],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Make sure that a process which we started is gone."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def table(tsv: str) -> list[dict[str, str]]:
+    """The rows of a TSV answer, by column."""
+    header, *rows = (line.split("\t") for line in tsv.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _short(argument: str | Path) -> str:
+    """A path as seen from here, when that is shorter."""
+    text = str(argument)
+    with contextlib.suppress(ValueError):
+        if isinstance(argument, Path):
+            text = str(argument.relative_to(Path.cwd()))
+    return text
+
+
+def _fitted(line: str, width: int = 150) -> str:
+    line = line.expandtabs(2)
+    return line if len(line) <= width else f"{line[: width - 1]}…"
