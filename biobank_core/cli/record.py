@@ -1,0 +1,135 @@
+"""`biobank record`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from biobank_core.cli.common import catalog_options, progress, settings_of, stores_of, tsv_cell
+
+if TYPE_CHECKING:
+    from biobank_core.galaxy.recorder import Summary
+
+_MAX_TOLD = 20
+
+
+def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
+    """A day or a time with its zone; a day begins in UTC, as Galaxy's own times do."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as exc:
+        text = f"{value!r} is no time; write 2026-01-31 or 2026-01-31T12:00:00Z"
+        raise click.BadParameter(text) from exc
+    if moment.tzinfo is None:
+        if len(value) > len("2026-01-31"):
+            raise click.BadParameter(f"{value!r} needs a time zone, such as {value}Z")
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC)
+
+
+@click.command()
+@click.option("--galaxy", metavar="URL", help="The Galaxy server; default: GALAXY_URL.")
+@click.option(
+    "--galaxy-name",
+    metavar="NAME",
+    help="What the server is called in the catalog, for ever; default: the host in its URL.",
+)
+@click.option(
+    "--study", metavar="LABEL", help="The study of what no rule places; default: 'unassigned'."
+)
+@click.option(
+    "--rules",
+    "rules_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="A YAML file that says which study and which sample Galaxy's data belong to. Without: "
+    "a dataset tag biobank:LABEL, or an element identifier that is a vessel's label.",
+)
+@click.option("--history", metavar="ID", help="Only the jobs of this history.")
+@click.option("--invocation", metavar="ID", help="Only the jobs of this workflow invocation.")
+@click.option(
+    "--since",
+    metavar="T",
+    callback=_moment,
+    help="Only jobs that changed since this day (UTC) or this time.",
+)
+@click.option(
+    "--hashes",
+    type=click.Choice(["existing", "none"]),
+    default="existing",
+    show_default=True,
+    help="Take the SHA-256 of data that Galaxy has computed.",
+)
+@catalog_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    galaxy: str | None,
+    galaxy_name: str | None,
+    study: str | None,
+    rules_file: str | None,
+    history: str | None,
+    invocation: str | None,
+    since: datetime | None,
+    hashes: str,
+) -> None:
+    """Record the jobs of a Galaxy server as actions.
+
+    The key is GALAXY_API_KEY; an administrator's records the jobs of all users. Run it again, as
+    often as you like: it goes on where it was, and nothing is recorded twice. A job that has not
+    ended is recorded by a later run.
+    """
+    from biobank_core import addressing  # noqa: PLC0415
+    from biobank_core.config import operator  # noqa: PLC0415
+    from biobank_core.galaxy.client import GalaxyClient, server_key  # noqa: PLC0415
+    from biobank_core.galaxy.live import LiveSource  # noqa: PLC0415
+    from biobank_core.galaxy.recorder import Recorder, Scope  # noqa: PLC0415
+    from biobank_core.galaxy.rules import load_rules  # noqa: PLC0415
+
+    settings = settings_of(ctx)
+    rules = load_rules(rules_file)
+    url = galaxy or settings.require_galaxy_url()
+    server = galaxy_name or server_key(url)
+    client = GalaxyClient.connect(url, settings.require_secret("GALAXY_API_KEY").reveal())
+    with stores_of(ctx, write=True) as stores:
+        recorder = Recorder(
+            stores.catalog,
+            LiveSource(client, hashes=hashes == "existing"),
+            server=server,
+            scope=Scope(history_id=history, invocation_id=invocation, since=since),
+            rules=rules,
+            study=addressing.study(stores.catalog, study).vid if study else None,
+            by=operator(),
+        )
+        todo = recorder.prepare()
+        with progress("recording", total=len(todo)) as advance:
+            summary = recorder.run(todo, advance)
+    _tell(summary, click.echo)
+
+
+def _tell(summary: Summary, say: Callable[..., None]) -> None:
+    for name, number in (
+        ("jobs seen", summary.seen),
+        ("recorded", summary.recorded),
+        ("unchanged", summary.unchanged),
+        ("not ended yet", summary.waiting),
+        ("left out by the rules", summary.left_out),
+        ("failed to record", len(summary.failed)),
+        ("data linked to samples", summary.linked),
+        ("new data unlinked", len(summary.unlinked)),
+    ):
+        say(f"{name}\t{number}")
+    for job_id, reason in sorted(summary.failed.items())[:_MAX_TOLD]:
+        say(f"biobank: job {job_id} was not recorded: {tsv_cell(reason)}", err=True)
+    if len(summary.failed) > _MAX_TOLD:
+        say(f"biobank: and {len(summary.failed) - _MAX_TOLD} more", err=True)
+    for label in sorted(summary.unknown_studies):
+        say(f"biobank: the rules name a study that is unknown: {tsv_cell(label)}", err=True)
+    if summary.unlinked:
+        say("biobank: `biobank unlinked` lists data without a sample", err=True)
