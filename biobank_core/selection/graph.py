@@ -5,7 +5,7 @@ It is the actions of one study and everything upstream of them, in whatever stud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -25,6 +25,7 @@ from biobank_core.model.kinds import (
     VesselsCollection,
 )
 from biobank_core.model.registry import is_a, with_subkinds
+from biobank_core.selection import shapes
 
 # VIDs asked for at once. Bounds memory; a driver splits further where it must.
 CHUNK: Final = 10_000
@@ -98,7 +99,7 @@ def load_graph(catalog: Catalog, study: str, *, foreign_per_own: int = _FOREIGN_
     for item in catalog.find("Device"):
         if isinstance(item.object, Device):  # not one whose plug-in is missing
             graph.devices[item.object.vid] = item.object
-    own = list(_actions(item.object for item in catalog.find("Action", {"study": study})))
+    own = list(map(_action, shapes.read(catalog, shapes.ACTION, "Action", {"study": study})))
     counts = catalog.count()
     foreign = sum(counts.get(kind, 0) for kind in with_subkinds("Action")) - len(own)
     makers_of: _MakersOf
@@ -109,6 +110,7 @@ def load_graph(catalog: Catalog, study: str, *, foreign_per_own: int = _FOREIGN_
     else:
         makers_of = _ask(catalog)
     _add(graph, own)
+    _load_many(graph, catalog, study, counts)
     _walk_up(graph, catalog, own, makers_of)
     return graph
 
@@ -120,18 +122,16 @@ def chunks(vids: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _actions(objects: Iterable[Object]) -> Iterator[ActionInfo]:
-    for obj in objects:
-        if isinstance(obj, Action):
-            yield ActionInfo(
-                vid=obj.vid,
-                device=obj.device,
-                status=obj.status,
-                analyses=obj.category not in _NO_ANALYSIS,
-                time=obj.end or obj.begin,
-                inputs=tuple([port.object for port in obj.inputs]),
-                outputs=tuple([(port.object, port.role) for port in obj.outputs]),
-            )
+def _action(line: Action | shapes.ActionLine) -> ActionInfo:
+    return ActionInfo(
+        vid=line.vid,
+        device=line.device,
+        status=line.status,
+        analyses=line.category not in _NO_ANALYSIS,
+        time=line.end or line.begin,
+        inputs=tuple([port.object for port in line.inputs]),
+        outputs=tuple([(port.object, port.role) for port in line.outputs]),
+    )
 
 
 def _add(graph: Graph, actions: Iterable[ActionInfo]) -> None:
@@ -170,14 +170,16 @@ def _ask(catalog: Catalog) -> _MakersOf:
                 if referrer.field.startswith("outputs")
             }
             for wanted in chunks(found):
-                yield from _actions(item.object for item in catalog.get(wanted).values())
+                for item in catalog.get(wanted).values():
+                    if isinstance(item.object, Action):
+                        yield _action(item.object)
 
     return makers_of
 
 
 def _read_all(catalog: Catalog) -> _MakersOf:
     makers: dict[str, list[ActionInfo]] = {}
-    for action in _actions(item.object for item in catalog.find("Action")):
+    for action in map(_action, shapes.read(catalog, shapes.ACTION, "Action")):
         for vid, _role in action.outputs:
             makers.setdefault(vid, []).append(action)
 
@@ -200,6 +202,9 @@ def _walk_up(
     added = {action.vid for action in own}
     walked: set[str] = set()
     frontier = _ends(own)
+    if makers_of is _no_makers:
+        _load_nodes(graph, catalog, frontier)
+        return
     while frontier:
         _load_nodes(graph, catalog, frontier)
         nodes = _with_members(graph, frontier, walked)
@@ -222,6 +227,26 @@ def _with_members(graph: Graph, vids: Iterable[str], walked: set[str]) -> list[s
             nodes.append(vid)
             stack.extend(graph.nodes[vid].members)
     return nodes
+
+
+def _load_many(graph: Graph, catalog: Catalog, study: str, counts: Mapping[str, int]) -> None:
+    """Reads the nodes of the study, and individuals, as a whole where most of them are needed."""
+    wanted = _ends(graph.actions)
+    if len(wanted) < CHUNK:
+        return
+    kinds: list[tuple[str, dict[str, str] | None]] = [
+        (kind, {"study": study}) for kind in ("Vessel", "DataSample", "Collection")
+    ]
+    if counts.get("Individual", 0) <= len(wanted):
+        kinds.append(("Individual", None))
+    for kind, where in kinds:
+        for line in shapes.read(catalog, shapes.NODE, kind, where):
+            if line.vid in wanted:
+                members = tuple([item.object for item in line.items])
+                graph.nodes[line.vid] = NodeInfo(
+                    _kind(line.kind), line.kind, line.label, line.study, False, members
+                )
+    _load_nodes(graph, catalog, [vid for info in graph.nodes.values() for vid in info.members])
 
 
 def _load_nodes(graph: Graph, catalog: Catalog, vids: Iterable[str]) -> None:

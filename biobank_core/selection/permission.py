@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final
+from typing import Final, TypeVar
+
+import msgspec
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.consent import ConsentState, counting, standing
-from biobank_core.model.base import Object
 from biobank_core.model.kinds import Consent, Enrollment
+from biobank_core.selection import shapes
 from biobank_core.selection.criteria import ReasonCode
+
+T = TypeVar("T")
 
 # Values in one `find`; from a share of the whole kind on, reading all of it is quicker.
 _PART: Final = 500
@@ -57,13 +61,13 @@ class Permissions:
 
     def load(self, catalog: Catalog, people: Iterable[str]) -> None:
         """Read what is known of these individuals (VIDs)."""
-        for obj in _found(catalog, "Enrollment", "individual", set(people)):
-            if isinstance(obj, Enrollment):
-                self._enrollments.setdefault(obj.individual, []).append(obj)
+        for enrollment in _found(
+            catalog, shapes.ENROLLMENT, "Enrollment", "individual", set(people)
+        ):
+            self._enrollments.setdefault(enrollment.individual, []).append(enrollment)
         enrolled = {item.vid for items in self._enrollments.values() for item in items}
-        for obj in _found(catalog, "Consent", "enrollment", enrolled):
-            if isinstance(obj, Consent):
-                self._consents.setdefault(obj.enrollment, []).append(obj)
+        for consent in _found(catalog, shapes.CONSENT, "Consent", "enrollment", enrolled):
+            self._consents.setdefault(consent.enrollment, []).append(consent)
 
     def name(self, person: str, sample_study: str | None) -> str:
         """The individual's code in the study that asks, else in the sample's, else anywhere."""
@@ -114,15 +118,16 @@ class Permissions:
         return Refusal(code, enrollment.code, text)
 
 
-def _found(catalog: Catalog, kind: str, name: str, values: set[str]) -> Iterator[Object]:
+def _found(
+    catalog: Catalog, decoder: msgspec.json.Decoder[T], kind: str, name: str, values: set[str]
+) -> Iterator[T]:
     if not values:
         return
     if len(values) * _WHOLE_FROM >= catalog.count().get(kind, 0):
-        for item in catalog.find(kind):
-            if getattr(item.object, name, None) in values:
-                yield item.object
+        for item in shapes.read(catalog, decoder, kind):
+            if getattr(item, name) in values:
+                yield item
         return
     wanted = sorted(values)
     for start in range(0, len(wanted), _PART):
-        for item in catalog.find(kind, {name: tuple(wanted[start : start + _PART])}):
-            yield item.object
+        yield from shapes.read(catalog, decoder, kind, {name: tuple(wanted[start : start + _PART])})

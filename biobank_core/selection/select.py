@@ -19,15 +19,17 @@ Actions that failed never match and never count as done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TypeAlias
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.consent import today as this_day
-from biobank_core.model.kinds import ActionStatus, Supersession
-from biobank_core.selection import reasons, tools
+from biobank_core.model.kinds import ActionStatus
+from biobank_core.selection import reasons, shapes, tools
 from biobank_core.selection.criteria import (
     Criteria,
     OldResult,
@@ -46,8 +48,21 @@ def select(catalog: Catalog, criteria: Criteria, *, today: date | None = None) -
 
     Reads in bulk: a fixed number of questions to the catalog per 10,000 objects.
     """
-    graph = load_graph(catalog, criteria.study)
-    return _Selecting(catalog, criteria, graph, today or this_day()).run()
+    with _without_collector():
+        graph = load_graph(catalog, criteria.study)
+        return _Selecting(catalog, criteria, graph, today or this_day()).run()
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Very many objects, all of which stay: looking for garbage took a quarter of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +363,8 @@ class _Selecting:
 def _supersessions(catalog: Catalog) -> dict[str, str]:
     """By old result the new one; of several always the same, the one that sorts last."""
     found: dict[str, str] = {}
-    for item in catalog.find("Supersession"):
-        if isinstance(item.object, Supersession):
-            old, new = item.object.old, item.object.new
-            found[old] = max(new, found.get(old, new))
+    for line in shapes.read(catalog, shapes.SUPERSESSION, "Supersession"):
+        found[line.old] = max(line.new, found.get(line.old, line.new))
     return found
 
 

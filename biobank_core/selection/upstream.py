@@ -16,6 +16,10 @@ T = TypeVar("T")
 # (sample, the data that was made with this sample as an input).
 Taken: TypeAlias = tuple[str, str]
 
+_SINGLE: Final = (NodeKind.MATERIAL, NodeKind.PERSON)
+# From here on the general walk takes over, which also ends where (against all rules) is a cycle.
+_LONG_CHAIN: Final = 100
+
 _NOTHING: Final[frozenset[Taken]] = frozenset()
 _NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -34,14 +38,48 @@ class Upstream:
         Each with the data on that path that it was an input for. Empty for vessels and people
         themselves.
         """
-        return _folded(vid, self._taken, self._before_sample, self._taken_here)
+        known = self._taken.get(vid)
+        if known is not None:
+            return known
+        nodes = self._graph.nodes
+        chain: list[str] = []
+        while nodes[vid].kind is NodeKind.DATA:
+            known = self._taken.get(vid)
+            only = self._only_input(vid)
+            if known is None and only is not None and nodes[only].kind in _SINGLE:
+                known = self._taken[vid] = frozenset(((only, vid),))
+            elif known is None and (only is None or len(chain) == _LONG_CHAIN):
+                known = _folded(vid, self._taken, self._before_sample, self._taken_here)
+            if known is not None:
+                self._taken.update(dict.fromkeys(chain, known))
+                return known
+            chain.append(vid)
+            vid = only or vid
+        if not chain:
+            return _NOTHING
+        return _folded(chain[0], self._taken, self._before_sample, self._taken_here)
 
     def people(self, vid: str) -> frozenset[str]:
         """All individuals upstream; a vessel with none upstream of it stands for its unknown one.
 
         Of data without any it is empty.
         """
-        return _folded(vid, self._people, self._before_person, self._people_here)
+        chain: list[str] = []
+        while True:
+            known = self._people.get(vid)
+            only = self._only_input(vid)
+            if known is None and (only is None or len(chain) == _LONG_CHAIN):
+                known = _folded(vid, self._people, self._before_person, self._people_here)
+            if known:
+                self._people.update(dict.fromkeys(chain, known))
+                return known
+            if known is not None:
+                break
+            chain.append(vid)
+            vid = only or vid
+        return _folded(
+            chain[0] if chain else vid, self._people, self._before_person, self._people_here
+        )
 
     def material(self, vid: str) -> tuple[str, ...]:
         """The node itself if it is a vessel or an individual; the vessels of a collection."""
@@ -76,6 +114,15 @@ class Upstream:
                 found.update([sample for sample, _data in self.taken(vid)])
         vessels = [vid for vid in found if nodes[vid].kind is NodeKind.MATERIAL]
         return frozenset(vessels or found)
+
+    def _only_input(self, vid: str) -> str | None:
+        """The one node that this one came from, where it is that simple: a short cut."""
+        makers = self._graph.makers.get(vid, ())
+        if len(makers) == 1 and not self._graph.nodes[vid].members:
+            inputs = self._graph.actions[makers[0]].inputs
+            if len(inputs) == 1:
+                return inputs[0]
+        return None
 
     def _before_sample(self, vid: str) -> Iterable[str]:
         nodes = self._graph.nodes
