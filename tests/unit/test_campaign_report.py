@@ -14,7 +14,7 @@ from biobank_core.cli.common import tsv_writer
 from biobank_core.galaxy.reanalysis import report as reports
 from biobank_core.galaxy.reanalysis.campaigns import LeftOut, ToolChange
 from biobank_core.galaxy.reanalysis.compare import FileChange, Verdict
-from biobank_core.galaxy.reanalysis.html import pieces, render_html
+from biobank_core.galaxy.reanalysis.html import is_reordered, pieces, render_html
 from biobank_core.galaxy.reanalysis.report import ColumnCount, Report, SampleReport
 from biobank_core.galaxy.reanalysis.results import Result
 from biobank_core.galaxy.reanalysis.tables import compare_tables, parse_table
@@ -202,3 +202,10 @@ def test_marking_what_differs_loses_no_character(old: str, new: str) -> None:
 def test_only_the_part_of_a_list_that_differs_is_marked() -> None:
     marked = [piece.text for piece in pieces("aac(3)-IIa;strA;sul1", "strA;sul1") if piece.marked]
     assert marked == ["aac(3)-IIa;"]
+
+
+def test_a_list_in_another_order_has_no_mark_but_is_said_to_be_reordered() -> None:
+    old, new = "rmtB;strA;sul1", "sul1;rmtB;strA"
+    assert not any(piece.marked for piece in (*pieces(old, new), *pieces(new, old)))
+    assert is_reordered(old, new)
+    assert not is_reordered("rmtB;strA", "rmtB;strB")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Final
 
 import jinja2
@@ -59,6 +59,7 @@ def render_html(report: Report) -> str:
     environment.filters["visible"] = visible
     environment.filters["short_tool"] = tools.last_part
     environment.globals["pieces"] = pieces
+    environment.globals["is_reordered"] = is_reordered
     environment.globals["by_row"] = _by_row
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -78,17 +79,32 @@ def visible(value: object) -> str:
 
 
 def pieces(text: str, other: str) -> list[_Piece]:
-    """The text cut into what the other has too and what it has not (marked)."""
+    """The text cut into what the other has too and what it has not (marked).
+
+    A list in another order has nothing marked.
+    """
     if max(len(text), len(other)) > _MAX_MARKED_CHARS:
         return [_Piece(text, True)]
-    mine, others = _tokens(text), _tokens(other)
-    matcher = SequenceMatcher(None, mine, others, autojunk=False)
-    found = []
-    for kind, start, end, _, _ in matcher.get_opcodes():
-        part = "".join(mine[start:end])
-        if part:
-            found.append(_Piece(part, kind != "equal"))
+    left = Counter(_tokens(other))
+    found: list[_Piece] = []
+    for token in _tokens(text):
+        # A separator is marked with the token before it.
+        marked = found[-1].marked if found and _SEPARATORS.fullmatch(token) else not left[token]
+        left[token] -= 1 if left[token] else 0
+        if found and found[-1].marked == marked:
+            found[-1] = _Piece(found[-1].text + token, marked)
+        else:
+            found.append(_Piece(token, marked))
     return found
+
+
+def is_reordered(text: str, other: str) -> bool:
+    """Whether two different values are lists of the same things."""
+    return text != other and sorted(_things(text)) == sorted(_things(other))
+
+
+def _things(text: str) -> list[str]:
+    return [token for token in _tokens(text) if not _SEPARATORS.fullmatch(token)]
 
 
 def _tokens(text: str) -> list[str]:
