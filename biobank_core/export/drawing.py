@@ -48,9 +48,10 @@ class Family(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A drawn node; `count` > 1: so many alike. `marks` are words such as `superseded`.
+    """A drawn node. `count` > 1: so many alike or, with a label, so many "in a row".
 
-    `made` says by what it was made where no line of the drawing does.
+    `marks` are words such as `superseded`; `made` says by what it was made where no line of the
+    drawing does.
     """
 
     key: str
@@ -149,13 +150,15 @@ def _item(key: str, members: tuple[Node, ...], answer: Answer, names: Names, *, 
         titles.append(f"and {len(members) - _NAMED} more")
     kinds = sorted({node.kind for node in members})
     label = shown_label(first, names) if len(members) == 1 else ""
+    if len({node.depth for node in members}) > 1:
+        label = "in a row"
     if first.kind == IMPLICIT_COLLECTION and len(members) == 1:
         label = "inputs"
     return Item(
         key=key,
         family=family(first.kind),
         label=label or (first.vid if len(members) == 1 else ""),
-        kind=_spaced(kinds[0]) if len(kinds) == 1 else "steps",
+        kind=_spaced(kinds[0]),
         title="\n".join(titles),
         count=len(members),
         marks=marks(first, answer),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from typing import Final
 
 import graphviz
@@ -26,8 +27,12 @@ _FONT: Final = "Helvetica,Arial,sans-serif"
 _SVG: Final = "http://www.w3.org/2000/svg"
 # Not allowed in XML 1.0; and what reverses the writing direction of the text around it.
 _UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    "[\x00-\x1f\x7f-\x9f\uf8fe\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
+
+# Stands for a backslash until `dot` has run: it replaces \\N, \\G and their like even in HTML-like
+# labels and behind entities. A character for private use; in people's text it is unsafe.
+_BACKSLASH: Final = "\uf8fe"
 
 _INK: Final = "#1F2933"
 _FAINT: Final = "#616E7C"
@@ -56,7 +61,8 @@ _LEGEND_ENTRY_PT: Final = 118
 
 def dot(drawing: Drawing) -> str:
     """The drawing in Graphviz's own language."""
-    return str(_graph(drawing).source)
+    # A word joiner keeps the backslash from what follows.
+    return str(_graph(drawing).source).replace(_BACKSLASH, "\\\N{WORD JOINER}")
 
 
 def svg(drawing: Drawing) -> str:
@@ -145,7 +151,7 @@ def _add_item(graph: graphviz.Digraph, item: Item) -> None:
         lines.append('<FONT POINT-SIZE="5"> </FONT>')
     if item.count > 1:
         number = f"{item.count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-        lines.append(f"<B>{number} × {_text(item.kind)}</B>")
+        lines.append(f"<B>{number} {_text(item.label or f'× {item.kind}')}</B>")
     else:
         lines.append(f"<B>{_text(item.label)}</B>")
         lines.extend(_small(text, _FAINT) for text in (item.kind, item.made) if text)
@@ -241,29 +247,34 @@ def _legend(drawing: Drawing, *, per_row: int) -> graphviz.Digraph:
         entries.append(
             Item("kgone", Family.DATA, "Only a trace is left", "", "", marks=("deleted",))
         )
-    for item in entries:
-        _add_item(graph, item)
-    keys = [item.key for item in entries]
     steps = [Step("kstep", "action: tool and release", "", (), ("-",))] if drawing.steps else []
     failed = next((step.failed for step in drawing.steps if step.failed), None)
     if failed:
         steps.append(Step("kfail", "did not succeed", "", (), ("-",), failed=failed))
-    for step in steps:
-        _add_step_box(graph, step)
-        keys.append(step.key)
+    all_entries: list[Item | Step | Line] = [*entries, *steps]
     if any(line.relation is Relation.SUPERSEDES for line in drawing.lines):
-        for key, text in (("ksnew", "new"), ("ksold", "supersedes old")):
-            graph.node(key, label=text, shape="plaintext", fontsize="9", margin="0.02")
-        _add_line(graph, Line("ksnew", "ksold", Relation.SUPERSEDES), "ks")
-        graph.edge("ksnew", "ksold", style="invis")
-        keys.append("ksnew")
+        all_entries.append(Line("ksnew", "ksold", Relation.SUPERSEDES))
+    rows = [all_entries[start : start + per_row] for start in range(0, len(all_entries), per_row)]
     # Graphviz puts the first row at the bottom.
-    for row in reversed(range(0, len(keys), per_row)):
-        for left, right in zip(
-            keys[row : row + per_row], keys[row + 1 : row + per_row], strict=False
-        ):
+    for row in reversed(rows):
+        for entry in row:
+            _add_entry(graph, entry)
+        keys = [entry.source if isinstance(entry, Line) else entry.key for entry in row]
+        for left, right in pairwise(keys):
             graph.edge(left, right, style="invis")
     return graph
+
+
+def _add_entry(graph: graphviz.Digraph, entry: Item | Step | Line) -> None:
+    if isinstance(entry, Item):
+        _add_item(graph, entry)
+    elif isinstance(entry, Step):
+        _add_step_box(graph, entry)
+    else:
+        for key, text in ((entry.source, "new"), (entry.target, "supersedes old")):
+            graph.node(key, label=text, shape="plaintext", fontsize="9", margin="0.02")
+        _add_line(graph, entry, "")
+        graph.edge(entry.source, entry.target, style="invis")
 
 
 def _small(text: str, colour: str, *, bold: bool = False) -> str:
@@ -274,13 +285,11 @@ def _small(text: str, colour: str, *, bold: bool = False) -> str:
 
 def _text(text: str, most: int = _LABEL_CHARS) -> str:
     """Any text, safe inside an HTML-like label and shortened where it is long."""
-    clean = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+    clean = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"\s+", " ", text))
     if len(clean) > most:
         head = most * 2 // 3
         clean = f"{clean[:head]}…{clean[-(most - head - 1) :]}"
-    # A lone `]]>` or a backslash means nothing in an HTML-like label; an empty bold tag is an
-    # error there.
-    return html.escape(clean, quote=True) or " "
+    return html.escape(clean.replace("\\", _BACKSLASH), quote=True) or " "
 
 
 # SVG
@@ -298,7 +307,7 @@ def _laid_out(graph: graphviz.Digraph) -> ET.Element:
         raise ConfigurationError(f"`dot` failed with exit code {exc.returncode}") from exc
     ET.register_namespace("", _SVG)
     # The text is dot's own, from escaped labels; it has no entities of its own making.
-    return ET.fromstring(data)  # noqa: S314
+    return ET.fromstring(data.replace(_BACKSLASH, "\\"))  # noqa: S314
 
 
 def _retitle(root: ET.Element, title: str, titles: dict[str, str]) -> None:
