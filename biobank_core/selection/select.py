@@ -41,6 +41,7 @@ from biobank_core.selection.graph import ActionInfo, Graph, NodeKind, chunks, lo
 from biobank_core.selection.permission import Permissions
 from biobank_core.selection.releases import parse_range
 from biobank_core.selection.upstream import Upstream
+from biobank_core.selection.withheld import why_not
 
 
 def select(catalog: Catalog, criteria: Criteria, *, today: date | None = None) -> Selection:
@@ -214,12 +215,8 @@ class _Selecting:
         people: set[str] = set()
         labels: set[str] = {self._criteria.study}
         for sample, about in found.items():
-            behind = self._upstream.people(sample)
-            for data in about.near:
-                more = self._upstream.people(data)
-                behind = behind if more <= behind else behind | more
-            about.people = behind
-            people |= behind
+            about.people = self._upstream.people_behind(sample, about.near)
+            people |= about.people
             labels.add(self._graph.nodes[sample].study or self._criteria.study)
             for match in about.matches:
                 labels.update(self._superseded[vid] for vid, _role in match.superseded)
@@ -273,7 +270,8 @@ class _Selecting:
         if done is not None:
             tool = self._tool(done)
             return ReasonCode.ALREADY_DONE, reasons.done_text(tool.label, tool.release, done)
-        refused = self._refused(sample, about)
+        study = self._graph.nodes[sample].study
+        refused = why_not(about.people, study, graph=self._graph, permissions=self._permissions)
         if refused is not None:
             return refused
         failed = max(about.failed, key=_when, default=None)
@@ -310,28 +308,6 @@ class _Selecting:
             )
         ]
         return max(candidates, key=_when, default=None)
-
-    def _refused(self, sample: str, about: _About) -> tuple[ReasonCode, str] | None:
-        nodes = self._graph.nodes
-        study = nodes[sample].study or self._criteria.study
-        pooled = len(about.people) > 1
-        if not about.people:
-            return ReasonCode.NO_INDIVIDUAL, reasons.no_individual_text(None)
-        refusals = []
-        for vid in sorted(about.people):
-            if nodes[vid].kind is NodeKind.PERSON:
-                refusal = self._permissions.refusal(vid, study)
-                if refusal is not None:
-                    text = reasons.refusal_text(refusal, pooled=pooled)
-                    refusals.append((refusal.name, refusal.code, text))
-            else:
-                other = (nodes[vid].label or vid) if pooled else None
-                text = reasons.no_individual_text(other)
-                refusals.append((nodes[vid].label, ReasonCode.NO_INDIVIDUAL, text))
-        if not refusals:
-            return None
-        _name, code, text = min(refusals, key=lambda refusal: (refusal[0], refusal[2]))
-        return code, text
 
     def _results(self, match: _Match, outputs: Iterable[_Output]) -> tuple[OldResult, ...]:
         tool = self._tool(match.action)

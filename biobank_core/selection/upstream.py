@@ -81,6 +81,14 @@ class Upstream:
             chain[0] if chain else vid, self._people, self._before_person, self._people_here
         )
 
+    def people_behind(self, sample: str, data: Iterable[str]) -> frozenset[str]:
+        """All `people` of a sample and of data taken from it."""
+        behind = self.people(sample)
+        for vid in data:
+            more = self.people(vid)
+            behind = behind if more <= behind else behind | more
+        return behind
+
     def material(self, vid: str) -> tuple[str, ...]:
         """The node itself if it is a vessel or an individual; the vessels of a collection."""
         kind = self._graph.nodes[vid].kind

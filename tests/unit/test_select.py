@@ -14,6 +14,7 @@ from biobank_core.model.kinds import ActionCategory, ActionStatus, ConsentStatus
 from biobank_core.selection import graph as graph_module
 from biobank_core.selection.criteria import ReasonCode, Selection
 from biobank_core.selection.graph import load_graph
+from biobank_core.selection.withheld import withheld
 from tests.unit.selection_world import TODAY, TOOL, World, codes, labels
 
 WITHDRAWN = ConsentStatus.WITHDRAWN
@@ -535,3 +536,29 @@ def test_more_objects_than_one_chunk_give_the_same_answer(
 
 def test_an_unknown_study_has_no_samples(world: World) -> None:
     assert world.select(world.criteria(study=new_vid()), today=TODAY) == Selection()
+
+
+def test_what_consent_withholds_can_be_asked_again_later(world: World) -> None:
+    person = world.donor("KP-02", WITHDRAWN, since=date(2026, 2, 1))
+    enrolled = next(o.vid for o in world.objects.values() if o.kind == "Enrollment")
+    world.consent(enrolled, ConsentStatus.GIVEN, since=date(2026, 1, 1))
+    lent = world.reads("reads", world.tube("T-02", person))
+    world.typing("typing 1", world.isolate("01"))
+    world.typing("typing 2", lent)
+    rows = {row.sample: row.sources for row in world.select(today=date(2026, 1, 31)).rows}
+    assert len(rows) == 2
+
+    def asked(day: date, samples: dict[str, tuple[str, ...]]) -> dict[str, tuple[ReasonCode, str]]:
+        return withheld(world.catalog, samples, study=world.main, scope="research", today=day)
+
+    assert asked(date(2026, 1, 31), rows) == {}
+    (reason,) = asked(date(2026, 2, 1), rows).values()
+    assert reason == (
+        ReasonCode.CONSENT_WITHDRAWN,
+        "consent for research withdrawn on 2026-02-01",
+    )
+    own = next(sample for sample in rows if sample not in asked(date(2026, 2, 1), rows))
+    assert asked(date(2026, 2, 1), {own: (lent,)})[own][0] is ReasonCode.CONSENT_WITHDRAWN
+    unknown = new_vid()
+    assert asked(TODAY, {unknown: ()})[unknown][0] is ReasonCode.NO_INDIVIDUAL
+    assert asked(TODAY, {own: (unknown,)})[own][0] is ReasonCode.NO_INDIVIDUAL
