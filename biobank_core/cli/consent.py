@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 _scope = click.option(
-    "--scope", default="research", show_default=True, help="What the consent is for."
+    "--scope", metavar="S", default="research", show_default=True, help="What the consent is for."
 )
 
 
@@ -31,8 +31,16 @@ def command() -> None:
 @command.command()
 @click.argument("individual", metavar="STUDY:CODE")
 @_scope
-@click.option("--date", "day", type=_DAY, help="From this day on; default: today (UTC).")
-@click.option("--until", type=_DAY, help="The last day of the consent; default: no end.")
+@click.option(
+    "--date",
+    "day",
+    metavar="DAY",
+    type=_DAY,
+    help="From this day on (2026-01-31); default: today (UTC).",
+)
+@click.option(
+    "--until", metavar="DAY", type=_DAY, help="Its last day (2026-01-31); default: no end."
+)
 @catalog_options
 @click.pass_context
 def give(
@@ -59,7 +67,13 @@ def give(
 @command.command()
 @click.argument("individual", metavar="STUDY:CODE")
 @_scope
-@click.option("--date", "day", type=_DAY, help="From this day on; default: today (UTC).")
+@click.option(
+    "--date",
+    "day",
+    metavar="DAY",
+    type=_DAY,
+    help="From this day on (2026-01-31); default: today (UTC).",
+)
 @catalog_options
 @click.pass_context
 def withdraw(ctx: click.Context, *, individual: str, scope: str, day: datetime | None) -> None:

@@ -5,6 +5,7 @@ docs/cli.md is its output; a test holds the two together.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import click
@@ -45,13 +46,15 @@ def _described(command: click.Command, ctx: click.Context) -> Iterator[str]:
     yield ""
     yield f"    {ctx.command_path} {usage}".rstrip()
     yield ""
-    for paragraph in (command.help or "").strip().split("\n\n"):
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         yield paragraph.replace("\b\n", "").strip()
         yield ""
     rows = [
         record
         for parameter in command.get_params(ctx)
-        if (record := parameter.get_help_record(ctx)) is not None
+        if isinstance(parameter, click.Option)
+        and "--help" not in parameter.opts
+        and (record := parameter.get_help_record(ctx)) is not None
     ]
     if rows:
         yield "| option | |"

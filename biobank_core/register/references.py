@@ -50,7 +50,8 @@ class References:
             self._objects.update(self._catalog.get(chunk))
         names: dict[str, set[str]] = defaultdict(set)
         if study is not None:
-            names[study] |= wanted - vids
+            # All of them: a label may be spelled like a VID.
+            names[study] |= wanted
         splits = [split for text in wanted - vids for split in _splits(text)]
         new = {left for left, _ in splits} - self._asked_studies
         self._asked_studies |= new
