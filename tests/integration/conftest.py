@@ -22,6 +22,7 @@ _RUNNING_SERVER = "BIOBANK_TEST_GALAXY_FOLDER"
 _user_numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that share a Galaxy in one pytest-xdist worker (`--dist loadgroup`)."""
     for item in items:
@@ -37,6 +38,16 @@ def service_is_missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def new_galaxy(*, warm_up: bool = True) -> GalaxyServer:
+    """Return a server that can be started, or skip the test at hand."""
+    server = GalaxyServer(warm_up=warm_up)
+    try:
+        server.install()
+    except (MissingService, subprocess.CalledProcessError) as error:
+        service_is_missing(f"no Galaxy server can be had here: {error}")
+    return server
+
+
 @pytest.fixture(scope="session")
 def galaxy() -> Iterator[GalaxyServer]:
     """One Galaxy server for all tests; each test has a user and histories of its own there."""
@@ -44,13 +55,18 @@ def galaxy() -> Iterator[GalaxyServer]:
     if running:
         yield GalaxyServer.attach(Path(running))
         return
-    try:
-        server = GalaxyServer()
-        server.install()
-    except (MissingService, subprocess.CalledProcessError) as error:
-        service_is_missing(f"no Galaxy server can be had here: {error}")
-    with server:
+    with new_galaxy() as server:
         yield server
+
+
+@pytest.fixture
+def private_galaxy() -> Iterator[GalaxyServer]:
+    """A server for one test alone, which starts, stops and kills it; without a warm-up job."""
+    server = new_galaxy(warm_up=False)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture

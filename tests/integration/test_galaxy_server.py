@@ -398,20 +398,23 @@ def test_a_secret_of_the_caller_does_not_reach_a_child(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_stop_and_start_keep_the_data_and_stop_leaves_nothing_behind(
-    galaxy: GalaxyServer,
+    private_galaxy: GalaxyServer,
 ) -> None:
-    del galaxy  # only for its checks of what is installed
-    server = GalaxyServer(warm_up=False)
-    with server:
-        key = server.create_user("kept@biobank.example")
-        pids, ports, url = server.process_ids(), server.ports(), server.url
-        server.kill()
-        assert not [pid for pid in pids if _is_alive(pid)]
-        server.start()
-        assert server.url == url
-        assert server.create_user("kept@biobank.example") == key
-        pids += server.process_ids()
-        assert all(port_is_listening(port) for port in ports)
+    server = private_galaxy
+    server.start()
+    key = server.create_user("kept@biobank.example")
+    pids, ports, url = server.process_ids(), server.ports(), server.url
+
+    server.kill()
+    assert not [pid for pid in pids if _is_alive(pid)]
+
+    server.start()
+    assert server.url == url
+    assert server.create_user("kept@biobank.example") == key
+    pids += server.process_ids()
+    assert all(port_is_listening(port) for port in ports)
+
+    server.stop()
     assert not [pid for pid in pids if _is_alive(pid)]
     assert not [port for port in ports if port_is_listening(port)]
     assert not server.folder.exists()

@@ -35,6 +35,7 @@ from tests.servers.processes import (
 from tests.servers.setup_galaxy import galaxy_environment
 
 TEST_TOOLS = Path(__file__).with_name("tools")
+_CELERY = Path(__file__).with_name("celery_worker.py")
 # Tools in this folder are not loaded at the start: tests add them while the server runs.
 LATER_TOOLS = TEST_TOOLS / "later"
 
@@ -158,7 +159,16 @@ class GalaxyServer:
         # After the web process: that one creates the tables, and two would race for it.
         self._celery = self._process(
             "Galaxy's celery worker",
-            ["celery", "--app", "galaxy.celery", "worker", "--concurrency", "2"],
+            [
+                "python",
+                "-P",
+                str(_CELERY),
+                "--app",
+                "galaxy.celery",
+                "worker",
+                "--concurrency",
+                "2",
+            ],
             ["--pool", "threads", "--queues", "celery,galaxy.internal,galaxy.external"],
             ["--loglevel", "INFO"],
             log="celery.log",

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.servers.supervisor import descendants
 
@@ -123,7 +124,7 @@ class ManagedProcess:
         answer = supervisor.stdout.readline()
         self._supervisor = supervisor
         _running.append(self)
-        report = json.loads(answer) if answer else {"error": "the supervisor ended"}
+        report: dict[str, Any] = json.loads(answer) if answer else {"error": "the supervisor ended"}
         if "error" in report:
             self._end("kill")
             raise ServerError(f"cannot start {self.name}: {report['error']}")
