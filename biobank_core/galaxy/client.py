@@ -129,7 +129,7 @@ class GalaxyClient:
             return self._once(what, do)
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=20),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
             retry=tenacity.retry_if_exception(_may_help_to_retry),
             reraise=True,
         )

@@ -22,7 +22,7 @@ from biobank_core.galaxy.records import (
 )
 from biobank_core.galaxy.shapes import Shape, shape_of
 from biobank_core.galaxy.translate import action_vid_of
-from biobank_core.model.kinds import DataCollection
+from biobank_core.model.kinds import DataCollection, DataObject
 
 R = TypeVar("R")
 
@@ -53,18 +53,14 @@ class Gatherer:
     _shapes: dict[str, Shape] = field(default_factory=dict)
     _records: dict[str, CollectionRecord] = field(default_factory=dict)
 
-    def jobs(
-        self, ids: Sequence[str], users: Mapping[str, str | None]
-    ) -> tuple[dict[str, JobRecord], dict[str, str]]:
+    def jobs(self, ids: Sequence[str]) -> tuple[dict[str, JobRecord], dict[str, str]]:
         """(records by job id, reasons by the id of each job that Galaxy does not give).
 
         Raises UnreachableError when the server itself is gone.
         """
         found: dict[str, JobRecord] = {}
         failed: dict[str, str] = {}
-        for job_id, answer in self.source.client.each(
-            ids, lambda job_id: self.source.job(job_id, user=users.get(job_id))
-        ):
+        for job_id, answer in self.source.client.each(ids, self.source.job):
             if isinstance(answer, BiobankError):
                 _raise_if_gone(answer)
                 failed[job_id] = str(answer)
@@ -204,13 +200,44 @@ class Gatherer:
                 if copies.get(vid) is None:
                     copies[vid] = copy
         known = self.catalog.get(copies)
-        missing = {copy: vid for vid, copy in copies.items() if copy and vid not in known}
+        again = self._worth_asking_again(jobs, known)
+        missing = {
+            copy: vid for vid, copy in copies.items() if copy and (vid not in known or vid in again)
+        }
         datasets = {vid: DatasetRecord(uuid=uuids[vid]) for vid in copies if vid not in known}
         for copy, record in self._asked(list(missing), self.source.dataset).items():
             # Galaxy is not believed blindly: the answer must be about what was asked.
             if record is not None and identity.data_sample_vid(record.uuid) == missing[copy]:
                 datasets[missing[copy]] = record
         return datasets, known
+
+    def _worth_asking_again(
+        self, jobs: Sequence[JobRecord], known: Mapping[str, Versioned]
+    ) -> set[str]:
+        """Outputs known from a copy only (the making job names its own), or without their hash."""
+        outputs = {
+            identity.data_sample_vid(end.uuid): end.uuid
+            for job in jobs
+            if job.cached_from is None
+            for end in job.outputs
+            if end.uuid
+        }
+        standing = [vid for vid in outputs if vid in known]
+        if not standing:
+            return set()
+        referrers = self.catalog.referring(standing, kinds=["Action"])
+        without_maker = set(standing) - {r.target for r in referrers if r.field == "outputs"}
+        if not self.source.hashes:
+            return without_maker
+        files = {identity.data_object_vid(self.server, outputs[vid]): vid for vid in standing}
+        found = self.catalog.get(files)
+        return without_maker | {
+            vid
+            for file, vid in files.items()
+            if file in found
+            and isinstance(obj := found[file].object, DataObject)
+            and obj.sha256 is None
+        }
 
     def _asked(self, ids: Sequence[str], ask: Callable[[str], R]) -> dict[str, R]:
         found: dict[str, R] = {}

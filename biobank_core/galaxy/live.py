@@ -100,8 +100,8 @@ class LiveSource:
             offset = offset + PAGE_ROWS if last == until else 0
             until = last
 
-    def job(self, row_id: str, *, user: str | None = None) -> JobRecord:
-        """One job in full. Two requests; `user` is who owns it where the detail does not tell.
+    def job(self, row_id: str) -> JobRecord:
+        """One job in full: two requests, a third where an element of a collection went in.
 
         Raises BiobankError when Galaxy does not give it.
         """
@@ -130,7 +130,7 @@ class LiveSource:
             update_time=utc(detail.update_time),
             begin=begin,
             end=end,
-            user=detail.user_email or user,
+            user=detail.user_email or self._own_email(detail.user_id),
             galaxy_version=detail.galaxy_version,
             history_id=detail.history_id,
             cached_from=detail.copied_from_job_id,
@@ -215,6 +215,11 @@ class LiveSource:
         return HistoryRecord(
             id=found.id, name=safe_text(found.name), tags=tuple(map(safe_text, found.tags))
         )
+
+    def _own_email(self, user_id: str | None) -> str | None:
+        """Galaxy tells a job's owner by id only, except to administrators."""
+        user = self.client.user
+        return user.email if user_id is not None and user_id == user.id else None
 
     def _rerun(self, detail: wire.JobDetail) -> wire.Rerun | None:
         if detail.tool_id in UPLOAD_TOOLS:

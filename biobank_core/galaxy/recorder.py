@@ -107,7 +107,6 @@ class Recorder:
         self._studies = _Studies(catalog, rules, source, fallback=study)
         self._gatherer = Gatherer(source=source, catalog=catalog, server=server)
         self._ambiguous: set[str] = set()
-        self._users: dict[str, str | None] = {}
         self._times: dict[str, datetime] = {}
         self.summary = Summary()
         self._cursor_name = self._name_of_cursor(study)
@@ -127,7 +126,6 @@ class Recorder:
         seen = set(cursor.seen_job_ids) if cursor else set()
         todo = [Todo(job_id, None) for job_id in self._ended_meanwhile(cursor)]
         for row in rows:
-            self._users[row.id] = row.user_email
             self.summary.seen += 1
             if row.id in seen:
                 continue
@@ -156,7 +154,7 @@ class Recorder:
 
     def _record(self, batch: Sequence[Todo]) -> None:
         ended = [todo.job_id for todo in batch if todo.ended]
-        records, failed = self._gatherer.jobs(ended, self._users)
+        records, failed = self._gatherer.jobs(ended)
         jobs = [
             records[job_id]
             for job_id in ended

@@ -63,6 +63,7 @@ class JobDetail(msgspec.Struct, frozen=True):
     history_id: Id | None = None
     exit_code: int | None = None
     galaxy_version: Name | None = None
+    user_id: Id | None = None
     user_email: Name | None = None
     params: dict[str, Any] = {}
     inputs: dict[str, End] = {}

@@ -1,0 +1,158 @@
+"""Small builders for tests of the recorder: a user's Galaxy, a catalog, and questions to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biobank_core.catalog.port import Save
+from biobank_core.config import load_settings
+from biobank_core.galaxy import identity
+from biobank_core.galaxy.client import GalaxyClient
+from biobank_core.galaxy.live import LiveSource
+from biobank_core.galaxy.recorder import Summary, record
+from biobank_core.galaxy.rules import Rules
+from biobank_core.lineage.port import Direction, Question
+from biobank_core.model.ids import new_vid
+from biobank_core.model.kinds import (
+    Action,
+    ActionSetup,
+    DataCollection,
+    DataObject,
+    DataSample,
+    Device,
+    Study,
+    Tube,
+)
+from biobank_core.stores import Stores, open_stores
+from tests.servers.galaxy_user import GalaxyUser
+
+SERVER = "test-galaxy"
+
+
+@dataclass
+class Lab:
+    """A user of Galaxy with a history, and a catalog that their jobs are recorded in."""
+
+    user: GalaxyUser
+    url: str
+    history: str
+    stores: Stores
+
+    def record(self, **options: Any) -> Summary:
+        """Record all of the user's jobs."""
+        client = GalaxyClient.connect(self.url, self.user.key)
+        return record(self.stores.catalog, LiveSource(client), server=SERVER, **options)
+
+    def counted(self, **options: Any) -> tuple[Summary, int]:
+        """The same, with the number of requests that it took, the connection's left out."""
+        client = GalaxyClient.connect(self.url, self.user.key)
+        before = client.request_count
+        summary = record(self.stores.catalog, LiveSource(client), server=SERVER, **options)
+        return summary, client.request_count - before
+
+    def actions(self) -> list[Action]:
+        """All actions that came from Galaxy."""
+        found = (item.object for item in self.stores.catalog.find("Action"))
+        return [obj for obj in found if isinstance(obj, Action) and obj.galaxy]
+
+    def action(self, job_id: str) -> Action:
+        """The action of a job."""
+        [found] = self.stores.catalog.find("Action", {"galaxy.job_id": job_id})
+        assert isinstance(found.object, Action)
+        return found.object
+
+    def uuid(self, hda_id: str) -> str:
+        """The Dataset uuid of a copy of a dataset."""
+        return str(self.user.client.datasets.show_dataset(hda_id)["uuid"])
+
+    def vid(self, hda_id: str) -> str:
+        """The VID that a dataset must have."""
+        return identity.data_sample_vid(self.uuid(hda_id))
+
+    def sample(self, hda_id: str) -> DataSample:
+        """The recorded data of a dataset."""
+        vid = self.vid(hda_id)
+        obj = self.stores.catalog.get([vid])[vid].object
+        assert isinstance(obj, DataSample)
+        return obj
+
+    def file(self, hda_id: str) -> DataObject:
+        """The recorded file of a dataset."""
+        vid = identity.data_object_vid(SERVER, self.uuid(hda_id))
+        obj = self.stores.catalog.get([vid])[vid].object
+        assert isinstance(obj, DataObject)
+        return obj
+
+    def collection(self, hdca_id: str) -> DataCollection:
+        """The recorded collection that has exactly the elements of this one."""
+        shown = self.user.client.dataset_collections.show_dataset_collection(hdca_id)
+        items = [(e["element_identifier"], self._element(e)) for e in shown["elements"]]
+        vid = identity.collection_vid(shown["collection_type"], items)
+        obj = self.stores.catalog.get([vid])[vid].object
+        assert isinstance(obj, DataCollection)
+        return obj
+
+    def _element(self, element: dict[str, Any]) -> str:
+        inner = element["object"]
+        if element["element_type"] == "hda":
+            return identity.data_sample_vid(inner["uuid"])
+        items = [(e["element_identifier"], self._element(e)) for e in inner["elements"]]
+        return identity.collection_vid(inner["collection_type"], items)
+
+    def parameters(self, action: Action) -> dict[str, Any]:
+        """The recorded parameters of an action."""
+        assert action.setup
+        setup = self.stores.catalog.get([action.setup])[action.setup].object
+        assert isinstance(setup, ActionSetup)
+        return setup.parameters
+
+    def device(self, action: Action) -> Device:
+        """The recorded tool of an action."""
+        assert action.device
+        device = self.stores.catalog.get([action.device])[action.device].object
+        assert isinstance(device, Device)
+        return device
+
+    def upstream(self, vid: str) -> set[str]:
+        """All that this came from, itself left out."""
+        return self._connected(vid, Direction.UPSTREAM)
+
+    def downstream(self, vid: str) -> set[str]:
+        """All that came from this, itself left out."""
+        return self._connected(vid, Direction.DOWNSTREAM)
+
+    def _connected(self, vid: str, direction: Direction) -> set[str]:
+        answer = self.stores.index.connected(Question(starts=(vid,), direction=direction))
+        return {node.vid for node in answer.nodes} - {vid}
+
+    def study(self, label: str) -> str:
+        """A new study; its VID."""
+        study = Study(vid=new_vid(), label=label)
+        self.stores.catalog.commit([Save(object=study)], by="test")
+        return study.vid
+
+    def tube(self, label: str, study: str) -> str:
+        """A new tube; its VID."""
+        tube = Tube(vid=new_vid(), label=label, study=study)
+        self.stores.catalog.commit([Save(object=tube)], by="test")
+        return tube.vid
+
+
+@contextmanager
+def lab_of(user: GalaxyUser, url: str, folder: Path, *, history: str = "test") -> Iterator[Lab]:
+    """A lab with an empty catalog in `folder`."""
+    settings = load_settings(catalog=f"sqlite:///{folder / 'catalog.db'}", environment={})
+    with open_stores(settings, write=True) as stores:
+        yield Lab(user=user, url=url, history=user.new_history(history), stores=stores)
+
+
+def ports(action: Action, side: str) -> list[tuple[str, str]]:
+    """(role, VID) of an action's `inputs`, `outputs` or `without_edge`, sorted."""
+    return sorted((port.role, port.object) for port in getattr(action, side))
+
+
+__all__ = ["SERVER", "Lab", "Rules", "lab_of", "ports"]
