@@ -197,8 +197,13 @@ def test_a_value_that_the_new_version_no_longer_offers_is_refused() -> None:
     mode = MODE | {"test_param": select("kind", "slow", "careful")}
     newer = tool("10.0", [FULL[0], FULL[1], mode, RULES, FLAG], "table", "log")
     told = refused(workflow(), changed={"10.0": newer})
-    assert "parameter 'mode|kind' is 'fast', which typer 10.0 does not have" in told
+    assert "parameter 'mode|kind' is 'fast', which typer 10.0 does not allow" in told
     assert "allows slow, careful" in told
+
+
+def test_a_number_that_the_new_version_no_longer_allows_is_refused() -> None:
+    given = workflow({"mode": {"kind": "careful", "depth": "12"}})
+    assert "parameter 'mode|depth' is '12', which typer 10.0 does not allow" in refused(given)
 
 
 def test_an_output_that_is_gone_is_refused_for_each_that_uses_it() -> None:

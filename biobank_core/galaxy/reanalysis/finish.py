@@ -99,7 +99,8 @@ class Finisher:
         told += [
             str(message.get("desc") or message.get("message") or "")
             for message in job.get("job_messages") or ()
-            if isinstance(message, dict)
+            # The exit code is said by itself.
+            if isinstance(message, dict) and message.get("type") != "exit_code"
         ]
         exit_code = job.get("exit_code")
         ended = f"ended as {state}" + (f", exit code {exit_code}" if exit_code else "")

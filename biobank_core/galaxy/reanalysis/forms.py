@@ -58,7 +58,15 @@ class Parameter:
         return text
 
     def check(self, value: Any) -> None:
-        """Raises InputError (reason only) when a select does not offer the value."""
+        """Raises InputError (reason only) for a choice that is not offered, a number out of range."""
+        if (
+            self.type in ("integer", "float")
+            and isinstance(value, int | float | str)
+            and value != ""
+        ):
+            if not isinstance(value, bool):
+                self._number(str(value))
+            return
         if self.options is None or value is None:
             return
         values = value if isinstance(value, list) else [value]

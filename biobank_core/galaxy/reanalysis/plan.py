@@ -225,7 +225,8 @@ class _DerivedResults:
         answer = self._index.connected(
             Question(starts=starts, direction=Direction.UPSTREAM, kinds=self._material)
         )
-        return {node.vid for node in answer.nodes}
+        # The starts are returned whatever their kind.
+        return {node.vid for node in answer.nodes if node.vid not in starts}
 
     def _role(self, action: str, vid: str) -> str:
         found = self._catalog.get([action]).get(action)

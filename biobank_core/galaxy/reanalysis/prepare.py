@@ -175,7 +175,7 @@ def _value_problem(
     except InputError as exc:
         yield (
             f"step {step.name!r}: parameter {path!r} is {exc.value!r}, which {title} does not "
-            f"have; it {exc.reason}"
+            f"allow; it {exc.reason}"
         )
 
 

@@ -186,7 +186,8 @@ class CampaignServer:
             "use_cached_job": use_cache,
             # A tool that went away since the plan must stop us, not be replaced by another.
             "require_exact_tool_versions": True,
-            "allow_tool_state_corrections": False,
+            # A parameter that a newer version added gets its default; all else `prepare` checked.
+            "allow_tool_state_corrections": True,
         }
         return str(self._post(f"workflows/{workflow}/invocations", payload)["id"])
 
