@@ -58,16 +58,14 @@ class Parameter:
         return text
 
     def check(self, value: Any) -> None:
-        """Raises InputError (reason only) for a choice that is not offered, a number out of range."""
-        if (
-            self.type in ("integer", "float")
-            and isinstance(value, int | float | str)
-            and value != ""
-        ):
-            if not isinstance(value, bool):
+        """Raises InputError (reason only) for a choice not offered or a number out of range."""
+        if value is None or (isinstance(value, str) and "${" in value):
+            return  # unset, or put together by Galaxy when it runs
+        if self.type in ("integer", "float"):
+            if isinstance(value, int | float | str) and value != "":
                 self._number(str(value))
             return
-        if self.options is None or value is None:
+        if self.options is None:
             return
         values = value if isinstance(value, list) else [value]
         for one in values:
