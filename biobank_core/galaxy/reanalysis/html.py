@@ -50,7 +50,7 @@ class _Piece:
 def render_html(report: Report) -> str:
     """The page. Works from a file, prints well, folds without a script."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("biobank_core.galaxy.reanalysis", "templates"),
+        loader=jinja2.PackageLoader("biobank_core.galaxy.reanalysis", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
