@@ -40,6 +40,13 @@ def test_an_upload_keeps_its_bytes_and_gets_a_sha256(
     assert galaxy_user.wait_for_hash(dataset_id) == SHA256_OF_HELLO
 
 
+def test_the_upload_tool_works_too(galaxy_user: GalaxyUser, history_id: str) -> None:
+    answer = galaxy_user.client.tools.paste_content("hello\n", history_id)
+
+    galaxy_user.wait_for_jobs([job["id"] for job in answer["jobs"]])
+    assert galaxy_user.content(answer["outputs"][0]["id"]) == "hello\n"
+
+
 def test_the_simple_tools_run(galaxy_user: GalaxyUser, history_id: str) -> None:
     first = galaxy_user.upload(history_id, "b\na\n")
     second = galaxy_user.upload(history_id, "c\n")
