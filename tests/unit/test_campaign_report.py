@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biobank_core.cli.common import tsv_writer
@@ -150,6 +150,8 @@ def test_no_value_of_the_html_report_becomes_markup(text: str) -> None:
     _check_inert(render_html(make_report(text)))
 
 
+# A page of all kinds of entries takes longer than a deadline for small things.
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
 def test_no_text_whatever_becomes_markup(texts: list[str]) -> None:
     page = render_html(make_report(*texts))

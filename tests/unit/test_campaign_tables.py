@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biobank_core.galaxy.reanalysis.tables import CellChange, Table, compare_tables, parse_table
@@ -28,11 +28,13 @@ def _as_text(table: Table) -> str:
     return "".join("\t".join(row) + "\n" for row in (table.header, *table.rows))
 
 
+@settings(deadline=None)
 @given(_tables())
 def test_a_table_written_and_parsed_is_the_same_table(table: Table) -> None:
     assert parse_table(_as_text(table)) == table
 
 
+@settings(deadline=None)
 @given(_tables())
 def test_a_table_is_the_same_as_itself(table: Table) -> None:
     change = compare_tables(table, table)
@@ -40,6 +42,7 @@ def test_a_table_is_the_same_as_itself(table: Table) -> None:
     assert change.equal_cells == len(table.rows) * len(table.header)
 
 
+@settings(deadline=None)
 @given(_tables(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_columns_makes_no_change(table: Table, random: object) -> None:
     places = list(range(1, len(table.header)))
@@ -54,6 +57,7 @@ def test_the_order_of_rows_and_columns_makes_no_change(table: Table, random: obj
     assert compare_tables(table, other).is_same
 
 
+@settings(deadline=None)
 @given(_tables(), st.data())
 def test_each_changed_cell_is_found_and_no_other(table: Table, data: st.DataObject) -> None:
     wanted = set()
@@ -69,6 +73,7 @@ def test_each_changed_cell_is_found_and_no_other(table: Table, data: st.DataObje
     assert all(cell.new == cell.old + "+" for cell in change.cells)
 
 
+@settings(deadline=None)
 @given(_tables(), _tables())
 def test_comparing_the_other_way_round_is_the_mirror_image(old: Table, new: Table) -> None:
     there, back = compare_tables(old, new), compare_tables(new, old)
