@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bioblend.galaxy import GalaxyInstance
 
 from biobank_core.catalog.port import Save
 from biobank_core.config import load_settings
@@ -28,6 +31,7 @@ from biobank_core.model.kinds import (
     Tube,
 )
 from biobank_core.stores import Stores, open_stores
+from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 
 SERVER = "test-galaxy"
@@ -143,11 +147,22 @@ class Lab:
 
 
 @contextmanager
-def lab_of(user: GalaxyUser, url: str, folder: Path, *, history: str = "test") -> Iterator[Lab]:
-    """A lab with an empty catalog in `folder`."""
+def lab_of(
+    user: GalaxyUser, url: str, folder: Path, *, history: str | None = "test"
+) -> Iterator[Lab]:
+    """A lab with an empty catalog in `folder`, and a new history unless `history` is None."""
     settings = load_settings(catalog=f"sqlite:///{folder / 'catalog.db'}", environment={})
     with open_stores(settings, write=True) as stores:
-        yield Lab(user=user, url=url, history=user.new_history(history), stores=stores)
+        made = user.new_history(history) if history is not None else ""
+        yield Lab(user=user, url=url, history=made, stores=stores)
+
+
+def new_user(galaxy: GalaxyServer, name: str) -> GalaxyUser:
+    """A user for the tests of one module."""
+    email = f"{name}-{os.getpid()}@biobank.example"
+    key = galaxy.create_user(email)
+    client = GalaxyInstance(galaxy.url, key=key)
+    return GalaxyUser(email=email, key=key, client=client, ensure_alive=galaxy.ensure_alive)
 
 
 def ports(action: Action, side: str) -> list[tuple[str, str]]:
@@ -155,4 +170,4 @@ def ports(action: Action, side: str) -> list[tuple[str, str]]:
     return sorted((port.role, port.object) for port in getattr(action, side))
 
 
-__all__ = ["SERVER", "Lab", "Rules", "lab_of", "ports"]
+__all__ = ["SERVER", "Lab", "Rules", "lab_of", "new_user", "ports"]
