@@ -286,6 +286,15 @@ def test_a_sample_with_one_result_that_stands_is_selected_by_it(world: World) ->
     assert [result.vid for result in row.results] == [other]
 
 
+def test_sources_are_those_of_the_results_that_stand(world: World) -> None:
+    tube = world.tube("T1", world.donor("KP-01"))
+    early, late = world.reads("early", tube), world.reads("late", tube)
+    old = world.typing("old", early)
+    world.supersede(old, world.typing("new", late))
+    (row,) = world.select().rows
+    assert row.sources == (late,)
+
+
 def test_an_action_of_which_one_output_is_superseded_keeps_the_other(world: World) -> None:
     reads = world.isolate("01")
     one, two, new = world.data("one"), world.data("two"), world.data("new")
@@ -516,6 +525,23 @@ def test_withdrawal_in_a_study_that_has_no_part_does_not_matter(world: World) ->
     assert labels(world.select().rows) == ["T1"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        (ConsentStatus.GIVEN, None, None),
+        (ConsentStatus.GIVEN, WITHDRAWN, "consent-withdrawn"),
+        (None, None, "consent-missing"),
+    ],
+)
+def test_an_individual_enrolled_elsewhere_only_is_judged_by_all_of_it(
+    world: World, first: ConsentStatus | None, second: ConsentStatus | None, code: str | None
+) -> None:
+    person = world.donor("A-1", first, study=world.study("A"))
+    world.enroll(person, "B-1", second, study=world.study("B"))
+    world.typing("typing", world.reads("reads", world.tube("T1", person)))
+    assert codes(world.select()) == ({} if code is None else {"T1": code})
+
+
 def test_results_of_another_study_alone_are_not_selected(world: World) -> None:
     lent = world.study("LENT")
     world.act([world.isolate("01")], [world.data("x", study=lent)], tool=TOOL, study=lent)
@@ -526,12 +552,16 @@ def test_results_of_another_study_alone_are_not_selected(world: World) -> None:
 def test_more_objects_than_one_chunk_give_the_same_answer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(7):
-        world.typing(f"typing {number}", world.isolate(f"0{number}"))
+    reads = [world.isolate(f"0{number}") for number in range(7)]
+    for number in range(5):
+        world.typing(f"typing {number}", reads[number])
+    # Its elements are inputs of no action themselves.
+    lists = [world.collection(f"list {n}", reads[n]) for n in (5, 6)]
+    world.typing("nested", world.collection("outer", *lists))
     whole = world.select()
+    assert len(whole.rows) == 7
     monkeypatch.setattr(graph_module, "CHUNK", 2)
     assert world.select() == whole
-    assert len(whole.rows) == 7
 
 
 def test_an_unknown_study_has_no_samples(world: World) -> None:
