@@ -160,7 +160,7 @@ class Demo:
     def _record(self, server: GalaxyServer) -> None:
         # The administrator sees everybody's jobs.
         self._terminal.set("GALAXY_API_KEY", server.admin_key)
-        self._terminal.biobank("record", "--study", "KPN")
+        self._terminal.biobank("record", "--study", "KPN", live=True)
         self._terminal.set("GALAXY_API_KEY", self._analyst_key)
         self._terminal.biobank("status")
 
@@ -210,7 +210,7 @@ class Demo:
         run = ("reanalyse", "run", f"KPN:{CAMPAIGN}", "--jobs", "2")
         self._kill_once(run)
         self._terminal.biobank("reanalyse", "status", f"KPN:{CAMPAIGN}")
-        self._terminal.biobank(*run)
+        self._terminal.biobank(*run, live=True)
         items = table(self._terminal.biobank("reanalyse", "status", f"KPN:{CAMPAIGN}"))
         self._expect(
             [item["state"] for item in items] == ["ok"] * (len(TUBES) - 1),

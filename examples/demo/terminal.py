@@ -49,27 +49,29 @@ class Terminal:
         """Print a line of our own."""
         print(f"    {text}", flush=True)
 
-    def biobank(self, *arguments: str | Path, expect: int = 0, shown: int = _SHOWN_LINES) -> str:
+    def biobank(self, *arguments: str | Path, live: bool = False) -> str:
         """Run `biobank ARGUMENTS`, showing the command and the beginning of what it prints.
 
-        Returns what it wrote to stdout. Raises subprocess.CalledProcessError for another exit
-        code than `expect`.
+        `live`: what it says on stderr (a progress bar) is seen at once, else after the result.
+        Returns what it wrote to stdout. Raises subprocess.CalledProcessError unless it ends well.
         """
-        process = self.start(*arguments)
+        process = self.start(*arguments, live=live)
         try:
-            output, _ = process.communicate()
+            output, told = process.communicate()
         finally:
             end(process)
         lines = output.splitlines()
-        for line in lines[:shown]:
+        for line in lines[:_SHOWN_LINES]:
             self.say(f"  {_fitted(line)}")
-        if len(lines) > shown:
-            self.say(f"  ... {len(lines) - shown} more lines")
-        if process.returncode != expect:
+        if len(lines) > _SHOWN_LINES:
+            self.say(f"  ... {len(lines) - _SHOWN_LINES} more lines")
+        for line in (told or "").splitlines():
+            self.say(f"  {line}")
+        if process.returncode != 0:
             raise subprocess.CalledProcessError(process.returncode, process.args, output)
         return output
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path, live: bool = True) -> subprocess.Popen[str]:
         """Show and start `biobank ARGUMENTS` without waiting; the caller ends it (`end`)."""
         shown = shlex.join(["biobank", *(_short(argument) for argument in arguments)])
         self.say(f"$ {shown}")
@@ -77,6 +79,7 @@ class Terminal:
             [*self._program, *arguments],
             env=self._environment,
             stdout=subprocess.PIPE,
+            stderr=None if live else subprocess.PIPE,
             text=True,
             encoding="utf-8",
         )
