@@ -216,7 +216,9 @@ def load_rules(path: str | None) -> Rules:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a rules file."""
-    return msgspec.json.schema(Rules)
+    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Rules)))
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
 
 
 class _Loader(yaml.SafeLoader):
