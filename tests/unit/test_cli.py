@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import click
@@ -225,6 +229,32 @@ def test_ctrl_c_ends_with_130_and_saves_nothing() -> None:
     assert "Study" not in biobank("--catalog", "c.db", "status").stdout
 
 
+def test_a_progress_bar_is_shown_on_a_terminal_and_nowhere_else() -> None:
+    biobank("init")
+    lines = (f'{{"kind":"Study","vid":"V0{n:032X}","label":"S{n}"}}\n' for n in range(500))
+    Path("a.jsonl").write_text("".join(lines), encoding="utf-8")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*PROGRAM, "load", "a.jsonl"],
+        env={**os.environ, "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        timeout=60,
+        check=True,
+    )
+    os.close(theirs)
+    shown = b""
+    # The end of a terminal whose other side is closed reads as an error on Linux.
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    os.close(ours)
+    assert b"\x1b[" in shown
+    assert b"500 created" in shown
+    assert done.stdout == b""
+    assert process("load", "a.jsonl").stderr == ("0 created, 0 updated, 0 deleted, 500 unchanged\n")
+
+
 def test_an_output_file_is_replaced_only_when_all_went_well() -> None:
     Path("out.txt").write_text("old")
     with pytest.raises(ZeroDivisionError), open_output("out.txt") as stream:
@@ -308,12 +338,32 @@ def test_no_secret_shows_in_any_output_not_even_in_tracebacks(args: tuple[str, .
     assert CANARY not in done.stdout + done.stderr
 
 
-def test_a_galaxy_that_is_not_there_exits_3_and_shows_no_key() -> None:
-    done = process(
-        "record", "--galaxy", "http://127.0.0.1:9", BIOBANK_DEBUG="1", **SECRET_ENVIRONMENT
-    )
-    assert done.returncode == 3
-    assert "127.0.0.1:9" in done.stderr
+class _Echo(BaseHTTPRequestHandler):
+    """A server that is no Galaxy, or a hostile one: it sends back the key that it was given."""
+
+    def do_GET(self) -> None:
+        key = self.headers.get("x-api-key")
+        body = f'{{"err_msg":"key {key} of {self.path} is wrong"}}'.encode()
+        self.send_response(int(self.server.status))  # type: ignore[attr-defined]
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        """Nothing on the test's stderr."""
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 4), (403, 4), (404, 3), (500, 3), (200, 3)])
+def test_a_server_that_echoes_the_key_makes_it_show_nowhere(status: int, code: int) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as server:
+        server.status = status  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = process("-v", "record", "--galaxy", url, BIOBANK_DEBUG="1", **SECRET_ENVIRONMENT)
+        server.shutdown()
+    assert done.returncode == code, done.stderr
+    assert url in done.stderr
     assert CANARY not in done.stdout + done.stderr
 
 

@@ -129,6 +129,7 @@ def test_a_tube_that_bears_the_code_of_its_individual_comes_from_the_individual(
         ("SoftwareProgram", "label\trelease\nkleborate\t2.2.0\nkleborate\t3.2.4\nx\t\n"),
         ("VesselsCollection", "label\titems\nbatch\tT1\n"),
         ("SequencingReads", "label\tstatus\nr1.fq\tUSABLE\n"),
+        ("Tube", f"label\nV0{'0' * 32}\n"),
     ],
 )
 def test_registering_the_same_file_twice_changes_nothing(
