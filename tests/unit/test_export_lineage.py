@@ -180,7 +180,7 @@ hostile = st.text(
 
 @pytest.mark.usefixtures("_dot")
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(label=hostile, tool=hostile, release=hostile)
 def test_any_text_gives_a_well_formed_picture_in_which_nothing_can_happen(label, tool, release):
@@ -196,8 +196,8 @@ def test_any_text_gives_a_well_formed_picture_in_which_nothing_can_happen(label,
     assert tags <= {"svg", "g", "title", "text", "polygon", "polyline", "path", "ellipse"}
     for element in root.iter():
         assert not [name for name in element.attrib if "href" in name or name.startswith("on")]
+        assert not [text for text in element.attrib.values() if "url(" in text or "http" in text]
     assert "<!DOCTYPE" not in text
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "", 1) or "http" in label + tool
 
 
 @pytest.mark.usefixtures("_dot")
