@@ -133,6 +133,12 @@ class Lab:
         answer = self.stores.index.connected(Question(starts=(vid,), direction=direction))
         return {node.vid for node in answer.nodes} - {vid}
 
+    def graph(self) -> set[object]:
+        """The whole lineage graph, without what is of this catalog only."""
+        index = self.stores.index
+        nodes = {(n.vid, n.kind, n.label, n.study, frozenset(n.makers)) for n in index.nodes()}
+        return nodes | set(index.edges()) | set(index.uses())
+
     def study(self, label: str) -> str:
         """A new study; its VID."""
         study = Study(vid=new_vid(), label=label)
