@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 from bioblend.galaxy import GalaxyInstance
+from bioblend.util import attach_file
 
 _POLL_S = 2.0
 _TIMEOUT_S = 900.0
@@ -78,20 +80,22 @@ class Laboratory:
 
     def invocations(self) -> Counter[str]:
         """How many invocations this user has in each history, counted on the server."""
-        return Counter(entry["history_id"] for entry in self._client.invocations.get_invocations())
+        return Counter(
+            entry["history_id"] for entry in self._client.invocations.get_invocations(limit=500)
+        )
 
     def _fetch(self, targets: list[dict[str, Any]], files: list[str]) -> Any:
-        import json  # noqa: PLC0415
-
-        handles = {f"files_{place}|file_data": open(name, "rb") for place, name in enumerate(files)}  # noqa: SIM115
+        attached = {
+            f"files_{place}|file_data": attach_file(name) for place, name in enumerate(files)
+        }
         try:
-            payload = {"history_id": self.history, "targets": json.dumps(targets), **handles}
+            payload = {"history_id": self.history, "targets": json.dumps(targets), **attached}
             return self._client.make_post_request(
                 f"{self._client.url}/tools/fetch", payload=payload, files_attached=True
             )
         finally:
-            for handle in handles.values():
-                handle.close()
+            for stream in attached.values():
+                stream.close()
 
     def _wait(self, jobs: list[str], *, what: str) -> dict[str, str]:
         states: dict[str, str] = {}
