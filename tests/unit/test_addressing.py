@@ -148,7 +148,9 @@ def test_a_device_goes_by_label_and_release(catalog: Catalog) -> None:
 labels = st.text(st.sampled_from("a:é '\"%_*"), min_size=1, max_size=6)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(of=labels, label=labels)
 def test_colons_quotes_and_wildcards_in_labels_are_only_text(
     catalog: Catalog, of: str, label: str
