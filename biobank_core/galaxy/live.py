@@ -81,7 +81,7 @@ class LiveSource:
             asked["state"] = wanted
         seen: set[str] = set()
         until: datetime | None = None
-        offset = 0
+        offset = stale = 0
         while True:
             page = dict(asked)
             if until is not None:
@@ -89,12 +89,14 @@ class LiveSource:
             if offset:
                 page["offset"] = offset
             rows = wire.read(self.client.get("jobs", page), list[wire.JobRow], "the list of jobs")
-            for row in rows:
-                if row.id not in seen:
-                    seen.add(row.id)
-                    yield row
+            new = [row for row in rows if row.id not in seen]
+            seen.update(row.id for row in new)
+            yield from new
             if len(rows) < PAGE_ROWS:
                 return
+            stale = 0 if new else stale + 1
+            if stale > 1:
+                raise GalaxyFaultError("the list of jobs has no end: its pages repeat themselves")
             last = rows[-1].update_time
             # More jobs of one moment than a page holds: only then go on by offset.
             offset = offset + PAGE_ROWS if last == until else 0
