@@ -133,19 +133,22 @@ class Survey:
         rank = bytearray(
             0 if self._deleted[n] else ranks.get(kind, 0) for n, kind in enumerate(self._kind)
         )
-        lineage = self._sorted(self._lineage_edges())
-        inner = self._sorted(
+        lineage = self._levels(self._lineage_edges())
+        inner = self._levels(
             (target, source)
             for source, target in zip(self._source, self._target, strict=True)
             if rank[target] >= rank[source]
         )
-        saved = (n for n, fate in enumerate(self.fate) if fate in (Fate.NEW, Fate.UPDATED))
+        order = [n for n, fate in enumerate(self.fate) if fate in (Fate.NEW, Fate.UPDATED)]
 
-        def place(number: int) -> tuple[int, int, int]:
-            where = lineage if rank[number] == _ACTIONS else inner
-            return rank[number], where[number] if where else 0, number
+        def step(number: int) -> int:
+            levels = lineage if rank[number] == _ACTIONS else inner
+            return rank[number] << 32 | (levels[number] if levels else 0)
 
-        return sorted(saved, key=place)
+        # By VID inside a step: an index over VIDs then grows along its leaves, not all over.
+        order.sort(key=self._vids.__getitem__)
+        order.sort(key=step)
+        return order
 
     def of_fate(self, fate: Fate) -> list[int]:
         """The numbers of the lines with this fate."""
@@ -192,33 +195,35 @@ class Survey:
             elif link in out_of:
                 yield source, target
 
-    def _sorted(self, edges: Iterable[tuple[int, int]]) -> array[int]:
-        """The place of each number in a topological order; empty where there are no edges."""
+    def _levels(self, edges: Iterable[tuple[int, int]]) -> array[int]:
+        """How many edges the longest way to each number has; empty where there are no edges."""
         before, after = array("I"), array("I")
         for first, second in edges:
             before.append(first)
             after.append(second)
         if not before:
             return array("I")
-        successors, starts = _grouped(before, after, len(self._vids))
-        waiting = array("I", bytes(4 * len(self._vids)))
+        size = len(self._vids)
+        successors, starts = _grouped(before, after, size)
+        waiting = array("I", bytes(4 * size))
         for number in after:
             waiting[number] += 1
-        places = array("I", bytes(4 * len(self._vids)))
+        levels = array("I", bytes(4 * size))
         ready = deque(number for number, count in enumerate(waiting) if not count)
         done = 0
         while ready:
             number = ready.popleft()
-            places[number] = done
             done += 1
+            level = levels[number] + 1
             for position in range(starts[number], starts[number + 1]):
                 successor = successors[position]
+                levels[successor] = max(levels[successor], level)
                 waiting[successor] -= 1
                 if not waiting[successor]:
                     ready.append(successor)
-        if done < len(self._vids):
+        if done < size:
             self._refuse_cycle(before, after, waiting)
-        return places
+        return levels
 
     def _refuse_cycle(self, before: array[int], after: array[int], waiting: array[int]) -> None:
         # Each number that still waits has a predecessor that still waits: going back along them

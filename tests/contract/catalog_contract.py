@@ -517,6 +517,21 @@ class CatalogContract:
             delete(catalog, data)
         assert isinstance(catalog.get([data.vid])[data.vid].object, DataSample)
 
+    def test_a_fact_stands_in_the_way_of_a_delete_that_does_not_cascade(
+        self, catalog: Catalog, kpn: Study
+    ) -> None:
+        data = sample(kpn)
+        done = action(kpn, (data,))
+        save(catalog, data, done)
+        with pytest.raises(ConflictError, match=done.vid):
+            delete(catalog, data)
+        told = msgspec.structs.replace(done, operator="ada")
+        with pytest.raises(InputError, match="deleted"):
+            catalog.commit(
+                [Delete(vid=data.vid, based_on=1), Save(object=told, based_on=1)], by="test"
+            )
+        delete(catalog, data, cascade=True)
+
     def test_all_that_refer_can_be_deleted_in_the_same_unit(
         self, catalog: Catalog, kpn: Study
     ) -> None:
