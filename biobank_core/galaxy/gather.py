@@ -34,13 +34,15 @@ class Gathered:
     """What belongs to a batch of jobs.
 
     `shapes` and `collections` by collection key (a shape may come from the catalog, without a
-    record); `datasets` are the new ones by VID; `known` what the catalog has of those named.
+    record); `datasets` are the new ones by VID; `known` what the catalog has of those named;
+    `growing` are the keys of collections that Galaxy has not filled yet.
     """
 
     shapes: Mapping[str, Shape]
     collections: Mapping[str, CollectionRecord]
     datasets: Mapping[str, DatasetRecord]
     known: Mapping[str, Versioned]
+    growing: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class Gatherer:
 
         `ambiguous` tells of a job id whether its action's VID needs more than tool and time.
         """
-        self._collections(jobs, ambiguous)
+        growing = self._collections(jobs, ambiguous)
         keys = {
             end.key for job in jobs for end in (*job.input_collections, *job.output_collections)
         }
@@ -90,9 +92,12 @@ class Gatherer:
             collections=records,
             datasets=datasets,
             known=known,
+            growing=growing,
         )
 
-    def _collections(self, jobs: Sequence[JobRecord], ambiguous: Callable[[str], bool]) -> None:
+    def _collections(
+        self, jobs: Sequence[JobRecord], ambiguous: Callable[[str], bool]
+    ) -> frozenset[str]:
         makers: dict[str, tuple[str | None, str]] = {}
         for job in jobs:
             for end in job.input_collections:
@@ -105,13 +110,18 @@ class Gatherer:
         wanted = [key for key in makers if key not in self._shapes]
         self._shapes.update(self._from_catalog(wanted))
         missing = [key for key in wanted if key not in self._shapes]
+        growing: set[str] = set()
         for key, record in self._asked(missing, self.source.collection).items():
             maker, role = makers[key]
             # A collection that is still growing has no content to name it by yet.
-            shape = shape_of(record, maker=maker, output=role) if record.populated else None
+            if not record.populated:
+                growing.add(key)
+                continue
+            shape = shape_of(record, maker=maker, output=role)
             if shape is not None:
                 self._shapes[key] = shape
                 self._records[key] = record
+        return frozenset(growing)
 
     def _from_catalog(self, keys: Sequence[str]) -> dict[str, Shape]:
         if not keys:

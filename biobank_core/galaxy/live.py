@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
-from biobank_core.errors import BiobankError, UnreachableError
+from biobank_core.errors import BiobankError, NotFoundError, UnreachableError
 from biobank_core.galaxy import wire
 from biobank_core.galaxy.client import GalaxyClient, GalaxyFaultError
 from biobank_core.galaxy.live_inputs import grouped_inputs
 from biobank_core.galaxy.live_version import exact_version
 from biobank_core.galaxy.records import (
     MAX_COLLECTION_DEPTH,
+    UNKNOWN_TOOL,
     UPLOAD_TOOLS,
     CollectionEnd,
     CollectionRecord,
@@ -50,6 +51,8 @@ class LiveSource:
     def __init__(self, client: GalaxyClient, *, hashes: bool = True) -> None:
         self.client = client
         self.hashes = hashes
+        # Jobs whose line in the list was not as Galaxy has it: id -> reason.
+        self.odd_rows: dict[str, str] = {}
         self._histories: _Once[HistoryRecord] = _Once()
         self._workflows: _Once[wire.Workflow | None] = _Once()
         self._invocations: _Once[wire.Invocation | None] = _Once()
@@ -88,11 +91,12 @@ class LiveSource:
                 page["date_range_max"] = _naive(until)
             if offset:
                 page["offset"] = offset
-            rows = wire.read(self.client.get("jobs", page), list[wire.JobRow], "the list of jobs")
+            rows, odd = wire.read_rows(self.client.get("jobs", page), "the list of jobs")
+            self.odd_rows |= odd
             new = [row for row in rows if row.id not in seen]
             seen.update(row.id for row in new)
             yield from new
-            if len(rows) < PAGE_ROWS:
+            if not rows or len(rows) + len(odd) < PAGE_ROWS:
                 return
             stale = 0 if new else stale + 1
             if stale > 1:
@@ -112,18 +116,20 @@ class LiveSource:
             self.client.get(f"jobs/{row_id}", {"full": "true"}), wire.JobDetail, what
         )
         rerun = self._rerun(detail)
-        version, source = exact_version(detail.tool_id, rerun)
+        tool_id = safe_text(detail.tool_id or UNKNOWN_TOOL)
+        version, source = exact_version(tool_id, rerun)
+        params = detail.params or {}
         parameters = {
             safe_text(name): _decoded(value)
-            for name, value in detail.params.items()
+            for name, value in params.items()
             if not name.endswith(_IDENTIFIER_SUFFIX)
         }
         state = rerun.state_inputs if rerun and rerun.state_inputs else {}
-        inputs, collections = grouped_inputs(detail.inputs, state, parameters, self._element)
+        inputs, collections = grouped_inputs(detail.inputs or {}, state, parameters, self._element)
         begin, end = _metrics(detail.job_metrics)
         return JobRecord(
             id=detail.id,
-            tool_id=safe_text(detail.tool_id),
+            tool_id=tool_id,
             tool_version=version,
             tool_version_source=source,
             state=detail.state,
@@ -141,16 +147,16 @@ class LiveSource:
             input_collections=collections,
             outputs=tuple(
                 DatasetEnd(role=_output_role(name), uuid=wire.canonical_uuid(e.uuid), id=e.id)
-                for name, e in sorted(detail.outputs.items())
+                for name, e in sorted((detail.outputs or {}).items())
             ),
             output_collections=tuple(
                 CollectionEnd(role=safe_text(name), key=end_.id)
-                for name, end_ in sorted(detail.output_collections.items())
+                for name, end_ in sorted((detail.output_collections or {}).items())
                 if end_.id
             ),
             element_identifiers={
                 safe_text(name.removesuffix(_IDENTIFIER_SUFFIX)): identifier
-                for name, value in detail.params.items()
+                for name, value in params.items()
                 if name.endswith(_IDENTIFIER_SUFFIX)
                 and isinstance(identifier := _decoded(value), str)
             },
@@ -204,6 +210,15 @@ class LiveSource:
         """A history's name and tags; asked once. One that may not be read has neither."""
         return self._histories.get(history_id, self._ask_history)
 
+    def check_history(self, history_id: str, unknown: str) -> None:
+        """Raises NotFoundError with the text `unknown` for a history that can't be read."""
+        try:
+            self.client.get(f"histories/{history_id}", {"keys": "id"})
+        except UnreachableError:
+            raise
+        except BiobankError as exc:
+            raise NotFoundError(unknown) from exc
+
     def _ask_history(self, history_id: str) -> HistoryRecord:
         try:
             answer = self.client.get(f"histories/{history_id}", {"keys": "id,name,tags"})
@@ -248,7 +263,7 @@ class LiveSource:
         return wire.read(answer, wire.CollectionElement, f"collection element {element_id}")
 
     def _invocation(self, detail: wire.JobDetail) -> InvocationRecord | None:
-        uuid = wire.canonical_uuid(_text(_decoded(detail.params.get(_INVOCATION_UUID))))
+        uuid = wire.canonical_uuid(_text(_decoded((detail.params or {}).get(_INVOCATION_UUID))))
         if uuid is None or detail.history_id is None:
             return None
         try:

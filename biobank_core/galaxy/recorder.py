@@ -14,23 +14,23 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from biobank_core.catalog.port import Catalog
-from biobank_core.errors import BiobankError
+from biobank_core.errors import BiobankError, InputError, NotFoundError
 from biobank_core.galaxy import identity, wire
 from biobank_core.galaxy.drafts import Draft, Drafter
 from biobank_core.galaxy.gather import Gatherer
 from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.matching import match
-from biobank_core.galaxy.records import FINAL_STATES, HistoryRecord, JobRecord, utc
+from biobank_core.galaxy.records import FINAL_STATES, JobRecord, utc
 from biobank_core.galaxy.rules import Rules
 from biobank_core.galaxy.saving import Saver
+from biobank_core.galaxy.studies import Studies
 from biobank_core.galaxy.translate import action_vid_of
-from biobank_core.model.base import Object
-from biobank_core.model.kinds import Action, Cursor, Study
-
-UNASSIGNED: Final = "unassigned"
+from biobank_core.model.kinds import Action, Cursor
 
 # Transactions of Galaxy's end some time after the update time that they write.
 OVERLAP: Final = timedelta(minutes=10)
+# A collection that was not filled by then never will be: a job that should have failed.
+GROWING_AT_MOST: Final = timedelta(days=1)
 # A unit stays small enough for every catalog (OMERO: 1,000 annotations).
 JOBS_A_UNIT: Final = 40
 
@@ -104,7 +104,7 @@ class Recorder:
         self._scope = scope
         self._rules = rules
         self._by = by
-        self._studies = _Studies(catalog, rules, source, fallback=study)
+        self._studies = Studies(catalog, rules, source, fallback=study)
         self._gatherer = Gatherer(source=source, catalog=catalog, server=server)
         self._ambiguous: set[str] = set()
         self._times: dict[str, datetime] = {}
@@ -119,12 +119,14 @@ class Recorder:
 
     def prepare(self) -> list[Todo]:
         """What there is to do, oldest first: one list request, or one a page of many jobs."""
-        rows = sorted(self._listed(self._since()), key=lambda row: (row.update_time, row.id))
+        rows = sorted(self._first_list(), key=lambda row: (row.update_time, row.id))
         self._note_twins(rows)
         self._times = {row.id: utc(row.update_time) for row in rows}
         cursor = self._saver.cursor
         seen = set(cursor.seen_job_ids) if cursor else set()
         todo = [Todo(job_id, None) for job_id in self._ended_meanwhile(cursor)]
+        self.summary.failed |= self._source.odd_rows
+        self.summary.seen += len(self._source.odd_rows)
         for row in rows:
             self.summary.seen += 1
             if row.id in seen:
@@ -185,6 +187,8 @@ class Recorder:
         )
         studies = [Draft("", None, {study.vid: study}) for study in self._studies.take_new()]
         links = [Draft("", None, {link.vid: link}) for link in matches.links]
+        # Recorded, and looked at again when Galaxy has filled the collection.
+        waiting |= {job.id or "" for job in jobs if self._grows(job, around.growing)}
         cursor = self._cursor_after(batch, waiting=waiting, failed=failed)
         done = self._saver.save([*studies, *drafts, *links], cursor)
         failed |= done.failed
@@ -196,6 +200,28 @@ class Recorder:
         linked = {port.object for link in matches.links for port in link.outputs}
         summary.unlinked = (summary.unlinked | set(matches.unlinked)) - linked
         summary.unknown_studies |= self._studies.unknown
+
+    def _first_list(self) -> list[wire.JobRow]:
+        scope = self._scope
+        wanted = f"history {scope.history_id}" if scope.history_id else None
+        wanted = f"invocation {scope.invocation_id}" if scope.invocation_id else wanted
+        unknown = f"{wanted}: Galaxy does not know it, or does not show it to this user"
+        try:
+            rows = list(self._listed(self._since()))
+        except (NotFoundError, InputError) as exc:
+            if wanted is None:
+                raise
+            raise NotFoundError(unknown) from exc
+        if scope.history_id and not rows and self._saver.cursor is None:
+            # Galaxy lists no jobs of a history that does not exist, too.
+            self._source.check_history(scope.history_id, unknown)
+        return rows
+
+    def _grows(self, job: JobRecord, growing: frozenset[str]) -> bool:
+        if job.state != "ok" or not any(end.key in growing for end in job.output_collections):
+            return False
+        newest = max(self._times.values(), default=job.update_time)
+        return newest - job.update_time < GROWING_AT_MOST
 
     def _listed(self, since: datetime | None, states: Iterable[str] = ()) -> Iterable[wire.JobRow]:
         return self._source.jobs(
@@ -225,13 +251,13 @@ class Recorder:
             return True
         history = self._source.history(row.history_id) if row.history_id else None
         user = row.user_email or self._source.client.user.email
-        return self._rules.wants(tool_id=row.tool_id, user=user, history=history)
+        return self._rules.wants(tool_id=row.tool_id or "", user=user, history=history)
 
     def _note_twins(self, rows: Sequence[wire.JobRow]) -> None:
         """Jobs of one tool made in the same microsecond: their VIDs need one thing more."""
         groups: dict[tuple[str, datetime], list[str]] = {}
         for row in rows:
-            groups.setdefault((row.tool_id, row.create_time), []).append(row.id)
+            groups.setdefault((row.tool_id or "", row.create_time), []).append(row.id)
         for ids in groups.values():
             if len(ids) > 1:
                 self._ambiguous.update(ids)
@@ -292,60 +318,6 @@ class Recorder:
         vid = identity.cursor_vid(self._cursor_name)
         standing = self._catalog.get([vid]).get(vid)
         return standing.object if standing and isinstance(standing.object, Cursor) else None
-
-
-class _Studies:
-    """Studies by the rules; the private study `unassigned` is made when it is needed."""
-
-    def __init__(
-        self, catalog: Catalog, rules: Rules, source: LiveSource, *, fallback: str | None
-    ) -> None:
-        self._catalog = catalog
-        self._rules = rules
-        self._source = source
-        self._by_label: dict[str, str | None] = {}
-        standing = self._labelled(UNASSIGNED)
-        self.unassigned = standing or identity.study_vid(UNASSIGNED)
-        self._missing = standing is None
-        self._fallback = fallback
-        self._used_unassigned = False
-        self.unknown: set[str] = set()
-
-    def of(self, history_id: str | None, tags: tuple[str, ...]) -> str:
-        """The VID of the study of what is in this history and has these tags."""
-        if self._rules.studies:
-            history: HistoryRecord | None = None
-            if history_id is not None:
-                history = self._source.history(history_id)
-            label = self._rules.study_of(history, tags)
-            if label is not None:
-                vid = self._labelled(label)
-                if vid is not None:
-                    return vid
-                self.unknown.add(label)
-        if self._fallback is not None:
-            return self._fallback
-        self._used_unassigned = True
-        return self.unassigned
-
-    def take_new(self) -> list[Object]:
-        """The study `unassigned`, once, if it was used and the catalog does not have it."""
-        if not (self._missing and self._used_unassigned):
-            return []
-        self._missing = False
-        return [
-            Study(
-                vid=self.unassigned,
-                label=UNASSIGNED,
-                description="Recorded from Galaxy; no rule says which study it belongs to.",
-            )
-        ]
-
-    def _labelled(self, label: str) -> str | None:
-        if label not in self._by_label:
-            found = [item.object.vid for item in self._catalog.find("Study", {"label": label})]
-            self._by_label[label] = found[0] if found else None
-        return self._by_label[label]
 
 
 def record(

@@ -16,6 +16,8 @@ import msgspec
 # Galaxy's states after which a job does not change any more, as we record them.
 FINAL_STATES: Final = frozenset({"ok", "error", "deleted", "stopped", "skipped"})
 UPLOAD_TOOLS: Final = frozenset({"upload1", "__DATA_FETCH__"})
+# Galaxy keeps jobs that have no tool id.
+UNKNOWN_TOOL: Final = "unknown"
 
 MAX_TEXT_CHARS: Final = 1000
 # Galaxy nests collections three or four deep; the limit keeps a hostile answer from recursing.

@@ -28,10 +28,10 @@ class JobRow(msgspec.Struct, frozen=True):
     """A line of `GET /api/jobs`."""
 
     id: Id
-    tool_id: Name
     state: Name
     create_time: datetime
     update_time: datetime
+    tool_id: Name | None = None
     history_id: Id | None = None
     user_email: Name | None = None
 
@@ -56,19 +56,19 @@ class JobDetail(msgspec.Struct, frozen=True):
     """`GET /api/jobs/{id}?full=true`."""
 
     id: Id
-    tool_id: Name
     state: Name
     create_time: datetime
     update_time: datetime
+    tool_id: Name | None = None
     history_id: Id | None = None
     exit_code: int | None = None
     galaxy_version: Name | None = None
     user_id: Id | None = None
     user_email: Name | None = None
-    params: dict[str, Any] = {}
-    inputs: dict[str, End] = {}
-    outputs: dict[str, End] = {}
-    output_collections: dict[str, End] = {}
+    params: dict[str, Any] | None = None
+    inputs: dict[str, End] | None = None
+    outputs: dict[str, End] | None = None
+    output_collections: dict[str, End] | None = None
     copied_from_job_id: Id | None = None
     job_metrics: list[Metric] | None = None
 
@@ -201,6 +201,25 @@ def read(answer: Any, kind: type[T], what: str) -> T:
         return msgspec.convert(answer, kind)
     except (msgspec.ValidationError, RecursionError) as exc:
         raise GalaxyFaultError(f"{what}: not an answer of Galaxy's ({exc})") from exc
+
+
+def read_rows(answer: Any, what: str) -> tuple[list[JobRow], dict[str, str]]:
+    """The lines of a list of jobs: those that can be read, and id -> reason of those that can't.
+
+    Raises GalaxyFaultError for what is no list, or for a line that does not even tell its id.
+    """
+    rows: list[JobRow] = []
+    odd: dict[str, str] = {}
+    for item in read(answer, list[Any], what):
+        try:
+            rows.append(msgspec.convert(item, JobRow))
+        except msgspec.ValidationError as exc:
+            odd[read(item, _Identified, what).id] = f"its line in the list: {exc}"
+    return rows, odd
+
+
+class _Identified(msgspec.Struct, frozen=True):
+    id: Id
 
 
 def canonical_uuid(text: str | None) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from biobank_core.errors import BiobankError
+from biobank_core.errors import BiobankError, NotFoundError
 from biobank_core.galaxy import wire
 from biobank_core.galaxy.client import GalaxyFaultError, GalaxyUser
 from biobank_core.galaxy.records import (
@@ -43,6 +43,7 @@ class ScriptedGalaxy:
     histories: dict[str, HistoryRecord] = field(default_factory=dict)
     collections: dict[str, CollectionRecord] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    odd_rows: dict[str, str] = field(default_factory=dict)
 
     @property
     def client(self) -> ScriptedGalaxy:
@@ -124,6 +125,10 @@ class ScriptedGalaxy:
     def collection(self, hdca_id: str) -> CollectionRecord:
         self.asked.append(f"collection {hdca_id}")
         return self.collections[hdca_id]
+
+    def check_history(self, history_id: str, unknown: str) -> None:
+        if history_id not in self.histories:
+            raise NotFoundError(unknown)
 
     def history(self, history_id: str) -> HistoryRecord:
         self.asked.append(f"history {history_id}")

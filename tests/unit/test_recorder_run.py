@@ -13,11 +13,16 @@ from msgspec.structs import replace
 from biobank_core.catalog.port import Change, Delete, Receipt, Save
 from biobank_core.catalog.sqlite import SqliteCatalog
 from biobank_core.config import load_settings
-from biobank_core.errors import StaleVersionError
+from biobank_core.errors import NotFoundError, StaleVersionError
 from biobank_core.galaxy import identity, recorder
 from biobank_core.galaxy.linking import link, unlinked
 from biobank_core.galaxy.recorder import Summary, record
-from biobank_core.galaxy.records import CollectionEnd, CollectionRecord, ElementRecord
+from biobank_core.galaxy.records import (
+    CollectionEnd,
+    CollectionRecord,
+    ElementRecord,
+    HistoryRecord,
+)
 from biobank_core.galaxy.rules import Choice, Rules, SampleRule, StudyRule, ToolRule
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import Action, Cursor, DataSample, SoftwareProgram, Study, Tube
@@ -371,7 +376,6 @@ def test_a_link_of_a_person_is_never_added_to(
 def test_rules_give_study_category_and_kind_and_leave_out(
     catalog: SqliteCatalog, galaxy: ScriptedGalaxy
 ) -> None:
-    from biobank_core.galaxy.records import HistoryRecord
     from biobank_core.model.kinds import ActionCategory
 
     study = study_of(catalog, "KPN")
@@ -406,7 +410,7 @@ def test_a_job_that_grew_its_collection_later_is_recorded_with_all_of_it(
     galaxy.collections["c"] = growing
     out = (CollectionEnd(role="o", key="c"),)
     galaxy.add("first", 0, outputs=(end("o", 1),), output_collections=out)
-    run(catalog, galaxy)
+    assert run(catalog, galaxy).recorded == 1
     assert catalog.count().get("DataCollection", 0) == 0
     elements = tuple(
         ElementRecord(identifier=f"e{n}", dataset_uuid=dataset_uuid(n), dataset_id=f"hda{n}")
@@ -417,6 +421,32 @@ def test_a_job_that_grew_its_collection_later_is_recorded_with_all_of_it(
     run(catalog, galaxy)
     [found] = catalog.find("DataCollection")
     assert [item.role for item in found.object.items] == ["e1", "e2"]  # type: ignore[attr-defined]
+
+
+def test_a_collection_that_galaxy_fills_late_is_looked_at_again(
+    catalog: SqliteCatalog, galaxy: ScriptedGalaxy
+) -> None:
+    growing = CollectionRecord(id="c", name="c", collection_type="list", populated=False)
+    galaxy.collections["c"] = growing
+    out = (CollectionEnd(role="o", key="c"),)
+    galaxy.add("job", 0, outputs=(end("o", 1),), output_collections=out)
+    assert run(catalog, galaxy).recorded == 1
+    element = ElementRecord(identifier="e", dataset_uuid=dataset_uuid(1), dataset_id="hda1")
+    galaxy.collections["c"] = replace(growing, populated=True, elements=(element,))
+    galaxy.add("other", 600)
+    run(catalog, galaxy)
+    assert len(list(catalog.find("DataCollection"))) == 1
+    run(catalog, galaxy)
+    assert galaxy.asked == ["jobs"]
+
+
+def test_a_history_that_galaxy_does_not_know_is_an_error(
+    catalog: SqliteCatalog, galaxy: ScriptedGalaxy
+) -> None:
+    with pytest.raises(NotFoundError, match="history h9"):
+        run(catalog, galaxy, history_id="h9")
+    galaxy.histories["h9"] = HistoryRecord(id="h9")
+    assert run(catalog, galaxy, history_id="h9").seen == 0
 
 
 def test_since_leaves_out_what_is_older(catalog: SqliteCatalog, galaxy: ScriptedGalaxy) -> None:
