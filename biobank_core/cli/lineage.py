@@ -45,6 +45,9 @@ _FRESHNESS = ("any", "wait", "source")
 @click.option("--since", metavar="T", help="Only made at this time or later (ISO 8601, UTC).")
 @click.option("--until", metavar="T", help="Only made at this time or before.")
 @click.option(
+    "--to", "target", metavar="OBJECT", help="Only what is on a path from the start to this one."
+)
+@click.option(
     "--freshness",
     type=click.Choice(_FRESHNESS),
     default="any",
@@ -78,6 +81,7 @@ def command(
     via_tool: str | None,
     since: str | None,
     until: str | None,
+    target: str | None,
     freshness: str,
     timeout_s: float,
     format: str,
@@ -110,7 +114,11 @@ def command(
         )
         mode = Freshness(freshness)
         report = stores.lineage.how_fresh(mode)
-        answer = stores.lineage.ask(question, freshness=mode, timeout_s=timeout_s)
+        if target is None:
+            answer = stores.lineage.ask(question, freshness=mode, timeout_s=timeout_s)
+        else:
+            end = addressing.resolve(stores.catalog, target).object.vid
+            answer = stores.lineage.between(question, end, freshness=mode, timeout_s=timeout_s)
         if mode is Freshness.WAIT:
             report = stores.lineage.how_fresh(mode)
         with open_output(output) as stream:

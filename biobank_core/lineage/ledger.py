@@ -48,7 +48,10 @@ def shown(states: Iterable[IndexEvent]) -> Shown:
 
     It lives as long as it lives in any log; the content is that of the least living log.
     """
-    known = sorted(states, key=lambda state: state.log)
+    known = list(states)
+    if len(known) == 1:
+        return Shown(known[0], frozenset((known[0].log,)))
+    known.sort(key=lambda state: state.log)
     living = [state for state in known if not state.deleted]
     chosen = living or known
     return Shown(chosen[0], frozenset(state.log for state in chosen))

@@ -16,12 +16,28 @@ from biobank_core.catalog.port import Catalog, Receipt, Versioned
 from biobank_core.errors import InputError, TimeoutExceededError
 from biobank_core.lineage import source
 from biobank_core.lineage.follow import KeepsPosition, catch_up
-from biobank_core.lineage.port import IMPLICIT_COLLECTION, Answer, LineageIndex, Question
+from biobank_core.lineage.port import (
+    IMPLICIT_COLLECTION,
+    Answer,
+    Direction,
+    Edge,
+    LineageIndex,
+    Node,
+    Question,
+    Use,
+    edge_order,
+    use_order,
+)
 from biobank_core.lineage.projection import project
 from biobank_core.model.kinds import Action, DataObject, Enrollment, Study
 from biobank_core.model.registry import is_node
 
 DEFAULT_TIMEOUT_S: Final = 30.0
+
+_BACK: Final = {
+    Direction.UPSTREAM: Direction.DOWNSTREAM,
+    Direction.DOWNSTREAM: Direction.UPSTREAM,
+}
 
 
 class Freshness(Enum):
@@ -84,6 +100,48 @@ class Lineage:
         if freshness is Freshness.WAIT:
             self._wait(receipt, timeout_s=timeout_s)
         return self._index.connected(question)
+
+    def between(
+        self,
+        question: Question,
+        target: str,
+        *,
+        freshness: Freshness = Freshness.ANY,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> Answer:
+        """The part of the answer that is on some path between the starts and `target`.
+
+        Depth counts from the starts; they alone are returned when no path joins them to it.
+        """
+        nodes: dict[str, Node] = {}
+        edges: dict[Edge, None] = {}
+        uses: dict[Use, None] = {}
+        superseded: set[str] = set()
+        answer = Answer(starts=())
+        for way, back in _BACK.items():
+            if question.direction in (way, Direction.BOTH):
+                away = Question(starts=(target,), direction=back, groups=question.groups)
+                there = self.ask(away, freshness=freshness, timeout_s=timeout_s)
+                joined = {node.vid for node in there.nodes}
+                answer = self.ask(
+                    replace(question, direction=way), freshness=freshness, timeout_s=timeout_s
+                )
+                kept = {
+                    node.vid: node for node in answer.nodes if node.depth == 0 or node.vid in joined
+                }
+                nodes.update(kept)
+                edges |= dict.fromkeys(
+                    edge for edge in answer.edges if edge.source in kept and edge.target in kept
+                )
+                uses |= dict.fromkeys(use for use in answer.uses if use.node in kept)
+                superseded |= answer.superseded & kept.keys()
+        return Answer(
+            starts=answer.starts,
+            nodes=tuple(sorted(nodes.values(), key=lambda node: (node.depth, node.vid))),
+            edges=tuple(sorted(edges, key=edge_order)),
+            uses=tuple(sorted(uses, key=use_order)),
+            superseded=frozenset(superseded),
+        )
 
     def how_fresh(self, freshness: Freshness = Freshness.ANY) -> FreshnessReport:
         """How new an answer with this freshness is, now."""

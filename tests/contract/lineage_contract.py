@@ -194,6 +194,11 @@ class LineageContract(ABC):
         assert answer.superseded == {vid("old")}
         assert self.ask(index, "old").superseded == {vid("old")}
 
+    def test_a_newer_result_that_was_deleted_supersedes_nothing(self, index):
+        index.apply([node("old"), node("new"), supersession("s", "new", "old")])
+        index.apply([gone(node("new", version=2))])
+        assert self.ask(index, "old").superseded == frozenset()
+
     def test_two_supersessions_of_the_same_two_are_one_edge(self, index):
         index.apply(
             [node("a"), node("b"), supersession("1", "a", "b"), supersession("2", "a", "b")]

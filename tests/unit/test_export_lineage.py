@@ -374,6 +374,7 @@ def test_the_command_prints_the_agreed_json(catalog):
         (["KPN:T1", "--freshness", "source"], ["T1", "asm"]),
         (["KPN:T1", "--freshness", "wait", "--timeout", "1"], ["T1", "asm"]),
         ([vid("job")], ["asm", "T1"]),
+        (["KPN:asm", "--to", "KPN:T1"], ["asm", "T1"]),
         (["KPN:T1", "KPN:asm"], ["T1", "asm"]),
     ],
 )

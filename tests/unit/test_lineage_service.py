@@ -16,7 +16,7 @@ from biobank_core.catalog.registry import open_catalog
 from biobank_core.errors import BiobankError, ConfigurationError, InputError
 from biobank_core.lineage import links
 from biobank_core.lineage.follow import catch_up, rebuild
-from biobank_core.lineage.port import Direction, Question
+from biobank_core.lineage.port import Direction, Question, Relation
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.service import Freshness, Lineage
 from biobank_core.model.ids import derived_vid
@@ -205,6 +205,38 @@ def test_an_index_that_follows_or_is_rebuilt_has_the_digest_of_one_in_step(drawn
             assert other.position() == catalog.head()
         rebuild(catalog, index)
         assert index.digest() == digest
+
+
+@_quick
+@given(drawn=units(), ends=st.tuples(*[st.integers(0, _SIZE - 1)] * 2))
+def test_between_gives_what_is_on_a_path_and_nothing_else(drawn, ends):
+    start, end = (vid("data", number) for number in ends)
+    with stores() as (catalog, index):
+        _fill(catalog, drawn)
+        lineage = Lineage(catalog, index)
+        answer = lineage.between(Question(starts=(start,)), end)
+        all_edges = [
+            (edge.source, edge.target)
+            for edge in index.edges()
+            if edge.relation is not Relation.SUPERSEDES
+        ]
+        expected = {start}
+        for first, last in ((start, end), (end, start)):
+            after, before = _reached(all_edges, first), _reached([e[::-1] for e in all_edges], last)
+            expected |= after & before
+        assert {node.vid for node in answer.nodes} == expected
+        assert all({edge.source, edge.target} <= expected for edge in answer.edges)
+
+
+def _reached(edges, start):
+    found, todo = {start}, [start]
+    while todo:
+        here = todo.pop()
+        for source, target in edges:
+            if source == here and target not in found:
+                found.add(target)
+                todo.append(target)
+    return found
 
 
 # Following
