@@ -44,6 +44,7 @@ def new_galaxy(*, warm_up: bool = True) -> GalaxyServer:
     try:
         server.install()
     except (MissingService, subprocess.CalledProcessError) as error:
+        server.stop()
         service_is_missing(f"no Galaxy server can be had here: {error}")
     return server
 

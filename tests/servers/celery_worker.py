@@ -5,8 +5,8 @@ as broker the worker polls, by default once a second, and Galaxy sends up to fou
 after the other; kombu's SQL transport takes no option for it.
 """
 
-from celery.__main__ import main
-from kombu.transport.virtual import Transport
+from celery.__main__ import main  # type: ignore[import-not-found]
+from kombu.transport.virtual import Transport  # type: ignore[import-not-found]
 
 Transport.polling_interval = 0.1
 

@@ -20,11 +20,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
-from xml.sax.saxutils import quoteattr
 
 from bioblend import ConnectionError as BioblendConnectionError
 from bioblend.galaxy import GalaxyInstance
 
+from tests.servers.galaxy_configuration import (
+    GalaxyConfiguration,
+    is_tool,
+    listed_tools,
+    server_secrets,
+    write_private,
+    write_tool_list,
+)
 from tests.servers.postgres import PostgresServer, binaries
 from tests.servers.processes import (
     ManagedProcess,
@@ -42,8 +49,6 @@ LATER_TOOLS = TEST_TOOLS / "later"
 ADMIN_EMAIL = "admin@biobank.example"
 WARM_UP_EMAIL = "warm-up@biobank.example"
 
-# Encoded ids stay the same over runs, so that a recorded test answer keeps its meaning.
-_ID_SECRET = "biobank-test-servers"
 _WEB_READY_TIMEOUT_S = 300.0
 _CELERY_READY_TIMEOUT_S = 120.0
 _TOOLBOX_TIMEOUT_S = 60.0
@@ -51,11 +56,6 @@ _WARM_UP_TIMEOUT_S = 180.0
 _REQUEST_TIMEOUT_S = 5.0
 _DATABASE = "galaxy"
 _ADDRESS = "server.json"  # in the server's folder, for `attach`
-
-# Below galaxy-app's galaxy/tools: Galaxy's own tools that are not among the collection operations.
-_BUNDLED_TOOLS = ("bundled/data_source/upload.xml",)
-# data_fetch is loaded by Galaxy itself, hidden.
-_NOT_IN_PANEL = ("data_fetch.xml",)
 
 
 class GalaxyServer:
@@ -89,7 +89,7 @@ class GalaxyServer:
             self._tools += sorted(TEST_TOOLS.glob("*.xml"))
         for tool_folder in tool_folders:
             self._tools += [
-                path for path in sorted(tool_folder.absolute().glob("*.xml")) if _is_tool(path)
+                path for path in sorted(tool_folder.absolute().glob("*.xml")) if is_tool(path)
             ]
         self._tools += [path.absolute() for path in tool_files]
         self._job_workers = job_workers
@@ -173,12 +173,17 @@ class GalaxyServer:
             ["--loglevel", "INFO"],
             log="celery.log",
         )
+        celery_log = self.logs / "celery.log"
+        log_start = celery_log.stat().st_size if celery_log.exists() else 0
         self._celery.start()
         self._set_admin_key()
-        self._celery.wait_until(self._worker_is_ready, timeout_s=_CELERY_READY_TIMEOUT_S)
+        self._celery.wait_until(
+            lambda: b"ready." in celery_log.read_bytes()[log_start:],
+            timeout_s=_CELERY_READY_TIMEOUT_S,
+        )
         if self._warm_up:
             self._run_warm_up_job()
-        _write_private(
+        write_private(
             self.folder / _ADDRESS,
             json.dumps({"url": self.url, "admin_key": self.admin_key}),
         )
@@ -190,9 +195,7 @@ class GalaxyServer:
         address = json.loads((server.folder / _ADDRESS).read_text())
         server.url, server.admin_key = address["url"], address["admin_key"]
         server._environment_folder = galaxy_environment()
-        listed = ElementTree.parse(server.folder / "config" / "tool_conf.xml").iter("tool")
-        files = [tool.attrib["file"] for tool in listed]
-        server._tools = [Path(file) for file in files if not file.startswith("$")]
+        server._tools = listed_tools(server.folder)
         return server
 
     def stop(self) -> None:
@@ -298,9 +301,6 @@ class GalaxyServer:
         except (urllib.error.URLError, OSError):
             return False
 
-    def _worker_is_ready(self) -> bool:
-        return "ready." in (self.logs / "celery.log").read_text(errors="replace")
-
     def _wait_for(self, is_so: Callable[[], bool], *, what: str, timeout_s: float) -> None:
         give_up_at = time.monotonic() + timeout_s
         while not is_so():
@@ -311,7 +311,7 @@ class GalaxyServer:
 
     def _set_admin_key(self) -> None:
         """Get a key of a real administrator: the bootstrap key has no user and can run no job."""
-        self.admin_key = self._secrets()["bootstrap_key"]
+        self.admin_key = server_secrets(self.folder)["bootstrap_key"]
         self.admin_key = self.create_user(ADMIN_EMAIL)
 
     def _run_warm_up_job(self) -> None:
@@ -333,103 +333,22 @@ class GalaxyServer:
                 raise ServerError(f"the warm-up job failed; see {self.logs}")
         client.histories.delete_history(history_id, purge=True)
 
-    def _secrets(self) -> dict[str, str]:
-        """Return what only this server knows; kept in a file so that a second start works."""
-        path = self.folder / "config" / "secrets.json"
-        if not path.exists():
-            made = {
-                "bootstrap_key": secrets.token_hex(16),
-                # The vault wants a Fernet key: 32 bytes as URL-safe base64 with its padding.
-                "vault_key": secrets.token_urlsafe(32) + "=",
-            }
-            _write_private(path, json.dumps(made))
-        loaded: dict[str, str] = json.loads(path.read_text())
-        return loaded
-
     def _write_configuration(self) -> None:
-        config = self.folder / "config"
-        tool_data_tables = self._tool_data_tables
-        if tool_data_tables is None:
-            tool_data_tables = config / "tool_data_table_conf.xml"
-            tool_data_tables.write_text("<tables/>\n")
-        # JSON is YAML, and the standard library writes it.
-        (config / "job_conf.yml").write_text(json.dumps(_job_configuration(self._job_workers)))
-        vault = {"type": "database", "encryption_keys": [self._secrets()["vault_key"]]}
-        _write_private(config / "vault_conf.yml", json.dumps(vault))
-        self._write_tool_list()
-        galaxy = self._galaxy_keys() | {
-            "tool_config_file": str(config / "tool_conf.xml"),
-            "job_config_file": str(config / "job_conf.yml"),
-            "vault_config_file": str(config / "vault_conf.yml"),
-            "tool_data_table_config_path": str(tool_data_tables),
-        }
-        galaxy |= self._galaxy_config
-        _write_private(config / "galaxy.yml", json.dumps({"galaxy": galaxy}, indent=1))
-
-    def _galaxy_keys(self) -> dict[str, Any]:
-        """Return the keys of galaxy.yml that make jobs fast and keep everything in the folder."""
         assert self._postgres is not None
-        database_url = self._postgres.url(_DATABASE)
-        return {
-            "config_dir": str(self.folder / "config"),
-            "data_dir": str(self.folder / "data"),
-            "galaxy_infrastructure_url": self.url,
-            "database_connection": database_url,
-            "admin_users": ADMIN_EMAIL,
-            "bootstrap_admin_api_key": self._secrets()["bootstrap_key"],
-            "id_secret": _ID_SECRET,
-            "allow_user_creation": True,
-            "conda_auto_install": False,
-            "conda_auto_init": False,
-            "enable_mulled_containers": False,
-            "tool_dependency_dir": str(self.dependencies),
-            "dependency_resolvers": [
-                {"type": "galaxy_packages"},
-                {"type": "galaxy_packages", "versionless": True},
-            ],
-            "job_runner_monitor_sleep": 0.2,
-            "job_handler_monitor_sleep": 0.2,
-            "workflow_monitor_sleep": 0.2,
-            "workflow_completion_monitor_sleep": 0.5,
-            "enable_celery_tasks": True,
-            "metadata_strategy": "directory_celery",
-            "amqp_internal_connection": f"sqlalchemy+{database_url}",
-            "celery_conf": {
-                "result_backend": f"db+{database_url}",
-                "task_routes": {
-                    "galaxy.fetch_data": "galaxy.external",
-                    "galaxy.set_job_metadata": "galaxy.external",
-                },
-            },
-            "calculate_dataset_hash": "always",
-            "hash_function": "sha256",
-            "enable_sse_updates": True,
-        }
+        GalaxyConfiguration(
+            folder=self.folder,
+            url=self.url,
+            admin_email=ADMIN_EMAIL,
+            database_url=self._postgres.url(_DATABASE),
+            dependencies=self.dependencies,
+            job_workers=self._job_workers,
+            tool_data_tables=self._tool_data_tables,
+            overrides=self._galaxy_config,
+        ).write()
+        self._write_tool_list()
 
     def _write_tool_list(self) -> None:
-        model_tools = next(self._environment_folder.glob("lib/python*/site-packages/galaxy/tools"))
-        galaxys_own = [
-            f"${{model_tools_path}}/{path.name}"
-            for path in sorted(model_tools.glob("*.xml"))
-            if path.name not in _NOT_IN_PANEL and _is_tool(path)
-        ]
-        galaxys_own += [f"${{model_tools_path}}/{name}" for name in _BUNDLED_TOOLS]
-        rows = [f"    <tool file={quoteattr(str(file))}/>" for file in [*galaxys_own, *self._tools]]
-        content = ["<toolbox>", '  <section id="biobank" name="Biobank">', *rows]
-        content += ["  </section>", "</toolbox>", ""]
-        target = self.folder / "config" / "tool_conf.xml"
-        half_written = target.with_suffix(".tmp")
-        half_written.write_text("\n".join(content))
-        half_written.replace(target)  # Galaxy may read it at any moment
-
-
-def _job_configuration(workers: int) -> dict[str, Any]:
-    return {
-        "runners": {
-            "local": {"load": "galaxy.jobs.runners.local:LocalJobRunner", "workers": workers}
-        },
-        "execution": {"default": "local", "environments": {"local": {"runner": "local"}}},
-    }
+        write_tool_list(self.folder, self._environment_folder, self._tools)
 
 
 def _user_key(admin: GalaxyInstance, email: str) -> str:
@@ -441,18 +360,6 @@ def _user_key(admin: GalaxyInstance, email: str) -> str:
         name = "".join(char if char.isalnum() and char.isascii() else "-" for char in email)
         user = admin.users.create_local_user(name.lower(), email, secrets.token_hex(16))
     return str(admin.users.get_or_create_user_apikey(user["id"]))
-
-
-def _write_private(path: Path, content: str) -> None:
-    """Write a file that holds a secret; nobody else may read it, not even for a moment."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(content)
-
-
-def _is_tool(path: Path) -> bool:
-    """Tell a tool from the macro files that stand beside tools."""
-    return ElementTree.parse(path).getroot().tag == "tool"
 
 
 def _tool_id(path: Path) -> str:
