@@ -30,11 +30,12 @@ class Stores:
 
 
 @contextmanager
-def open_stores(settings: Settings, *, write: bool) -> Iterator[Stores]:
+def open_stores(settings: Settings, *, write: bool, up_to_date: bool = True) -> Iterator[Stores]:
     """The stores that the settings name, closed at the end of the block.
 
     With `write` a missing SQLite catalog is made, folder and all; else it is refused with
-    InputError. An index in a file of its own is first brought up to date from the catalog's feed.
+    InputError. An index in a file of its own is first brought up to date from the catalog's feed,
+    unless `up_to_date` is False (who makes the index anew, or looks for damage first).
     """
     from biobank_core.lineage.follow import catch_up  # noqa: PLC0415  # see `Lineage` above
     from biobank_core.lineage.service import Lineage  # noqa: PLC0415
@@ -43,7 +44,8 @@ def open_stores(settings: Settings, *, write: bool) -> Iterator[Stores]:
         catalog = opened.enter_context(open_catalog(settings.catalog, create=write))
         url = settings.index or _own_index(catalog)
         index = opened.enter_context(open_index(url, catalog=catalog))
-        catch_up(catalog, index)
+        if up_to_date:
+            catch_up(catalog, index)
         yield Stores(catalog=catalog, index=index, lineage=Lineage(catalog, index))
 
 

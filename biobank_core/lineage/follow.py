@@ -89,12 +89,14 @@ def rebuild(
 
 
 def _events(catalog: Catalog, log: str, advance: Callable[[int], None]) -> Iterator[IndexEvent]:
+    number = 0
     for number, found in enumerate(catalog.iterate(), start=1):
         event = project(found.object, version=found.version, log=log)
         if event is not None:
             yield event
         if number % BATCH == 0:
             advance(BATCH)
+    advance(number % BATCH)
 
 
 def _take_in(
