@@ -54,12 +54,14 @@ class Finisher:
         except InputError as exc:
             error = error or str(exc)[:MAX_ERROR_CHARS]
         actions = actions_of(self._catalog, item, server=self._book.campaign.galaxy_server)
-        new = new_results(self._catalog, actions)
+        pairing = pair_results(
+            old_results(self._catalog, item.old), new_results(self._catalog, actions)
+        )
+        new = (*(result for _, result in pairing.pairs), *pairing.new_alone)
         ports = tuple(Port(role=result.role, object=result.vid) for result in new)
         if error is not None:
             failed = msgspec.structs.replace(item, state=ItemState.FAILED, error=error, new=ports)
             return self._book.save(failed)
-        pairing = pair_results(old_results(self._catalog, item.old), new)
         links = [supersession(pair, campaign=item.campaign) for pair in pairing.pairs]
         superseding = [link for link in links if link is not None]
         note = None if pairing.pairs else _NOTHING_MATCHED

@@ -65,7 +65,8 @@ def pair_results(old: Sequence[Result], new: Sequence[Result]) -> Pairing:
                 open_new.remove(others[0])
     order = {result.vid: place for place, result in enumerate(old)}
     pairs.sort(key=lambda pair: order[pair[0].vid])
-    return Pairing(tuple(pairs), tuple(open_old), tuple(open_new))
+    # What came out of the job cache and is no old result of this sample was not made for it.
+    return Pairing(tuple(pairs), tuple(open_old), tuple(one for one in open_new if not one.cached))
 
 
 def old_results(catalog: Catalog, ports: Iterable[Port]) -> list[Result]:
@@ -107,14 +108,14 @@ def supersession(pair: tuple[Result, Result], *, campaign: str) -> Supersession 
 
 def _results(catalog: Catalog, actions: Sequence[Action]) -> list[Result]:
     devices = catalog.get({action.device for action in actions if action.device})
-    outputs = {port.object for action in actions for port in action.outputs}
+    outputs = {port.object for action in actions for port in _made(action)}
     objects = catalog.get(outputs)
     found: dict[str, Result] = {}
     for action in actions:
         held = devices.get(action.device) if action.device else None
         device = held.object if held and isinstance(held.object, Device) else None
         galaxy = action.galaxy
-        for port in action.outputs:
+        for port in _made(action):
             known = objects.get(port.object)
             found.setdefault(
                 port.object,
@@ -129,6 +130,13 @@ def _results(catalog: Catalog, actions: Sequence[Action]) -> list[Result]:
                 ),
             )
     return list(found.values())
+
+
+def _made(action: Action) -> tuple[Port, ...]:
+    """What an action put out; of one answered from the job cache that are another one's results."""
+    if action.galaxy is not None and action.galaxy.cached_from:
+        return (*action.outputs, *action.without_edge)
+    return action.outputs
 
 
 def _actions(catalog: Catalog, vids: Iterable[str]) -> list[Action]:
