@@ -51,6 +51,8 @@ def connected(catalog: Catalog, question: Question) -> Answer:
         depth=question.depth,
         via=question.via_tool is not None,
     )
+    # The last level was only named so far.
+    graph.load(depths)
     graph.ask_who_refers(depths)
     kept = filters.returned(graph.nodes(depths), question)
     vids = {node.vid for node in kept}

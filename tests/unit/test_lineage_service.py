@@ -178,7 +178,7 @@ def _fill(catalog, drawn) -> None:
 
 
 @_quick
-@given(drawn=units(), several=st.lists(questions, min_size=1, max_size=6), small=st.booleans())
+@given(drawn=units(), several=st.lists(questions, min_size=4, max_size=12), small=st.booleans())
 def test_walking_the_catalog_gives_the_answer_of_the_index(drawn, several, small):
     with pytest.MonkeyPatch.context() as patch, stores() as (catalog, index):
         if small:
@@ -237,6 +237,18 @@ def _reached(edges, start):
                 found.add(target)
                 todo.append(target)
     return found
+
+
+def test_walking_the_catalog_to_a_depth_gives_the_last_level_too(opened):
+    catalog, _, lineage = opened
+    members = (DataMember(role="m", object=vid("data", 1)),)
+    listed = DataCollection(vid=vid("list"), label="l", study=STUDY.vid, items=members)
+    save(catalog, data(1), data(2), listed, job(1, [vid("data", 1)], [vid("data", 2)]))
+    for start in (listed.vid, vid("data", 1)):
+        question = Question(starts=(start,), depth=1)
+        answer = lineage.ask(question, freshness=Freshness.SOURCE)
+        assert len(answer.nodes) > 1
+        assert answer == lineage.ask(question)
 
 
 # Following
