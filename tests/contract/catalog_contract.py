@@ -248,7 +248,7 @@ class CatalogContract:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(4, mp_context=spawn) as pool:
             for future in [pool.submit(increment, url, kpn.vid, 40) for _ in range(4)]:
-                future.result(timeout=120)
+                future.result(timeout=240)
         known = catalog.get([kpn.vid])[kpn.vid]
         assert known.object.description == "160"  # type: ignore[attr-defined]
         assert known.version == 161
@@ -260,7 +260,7 @@ class CatalogContract:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(3, mp_context=spawn) as pool:
             tries = [pool.submit(take_label, url, kpn.vid, "T1") for _ in range(6)]
-            assert sum(future.result(timeout=60) for future in tries) == 1
+            assert sum(future.result(timeout=240) for future in tries) == 1
         assert catalog.count()["Tube"] == 1
 
     # Unique keys

@@ -343,6 +343,16 @@ def test_a_cycle_of_file_and_catalog_is_found_and_nothing_is_saved(catalog: Cata
     assert "Tube" not in catalog.count()
 
 
+def test_what_goes_wrong_after_thousands_were_written_undoes_them_all(catalog: Catalog) -> None:
+    load_lines(catalog, STUDY, DATA, DATA | {"vid": V[4]}, action(V[5], [V[3]], [V[4]]))
+    before = dumped(catalog), list(catalog.changes({}))
+    many = [DATA | {"vid": f"V0{n:032X}"} for n in range(1000, 3500)]
+    # Only the commit sees it: the cycle runs through an action of the catalog.
+    with pytest.raises(InputError, match="cycle"):
+        load_lines(catalog, *many, action(V[6], [V[4]], [V[3]]))
+    assert (dumped(catalog), list(catalog.changes({}))) == before
+
+
 def test_containers_in_a_circle_are_refused(catalog: Catalog) -> None:
     with pytest.raises(InputError, match="cycle"):
         load_lines(
