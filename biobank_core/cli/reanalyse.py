@@ -226,6 +226,7 @@ def run(
                 run_campaign(
                     stores.catalog,
                     loaded.campaign.vid,
+                    index=stores.index,
                     client=client,
                     record=_recorder(
                         stores.catalog, client, server_key, loaded.campaign.study, rules

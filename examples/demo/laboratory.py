@@ -81,7 +81,7 @@ class Laboratory:
     def invocations(self) -> Counter[str]:
         """How many invocations this user has in each history, counted on the server."""
         return Counter(
-            entry["history_id"] for entry in self._client.invocations.get_invocations(limit=500)
+            entry["history_id"] for entry in self._client.invocations.get_invocations(limit=100)
         )
 
     def _fetch(self, targets: list[dict[str, Any]], files: list[str]) -> Any:

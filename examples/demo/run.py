@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from bioblend import ConnectionError as BioblendError
 from bioblend.galaxy import GalaxyInstance
 
 from examples.demo.laboratory import Laboratory
@@ -68,7 +69,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
-    except (DemoError, ServerError, RuntimeError, TimeoutError, OSError) as error:
+    except (DemoError, ServerError, BioblendError, RuntimeError, OSError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     return 0

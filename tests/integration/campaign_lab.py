@@ -168,7 +168,7 @@ class Lab:
 
     def invocations(self) -> Counter[str]:
         """How many invocations there are in each history, counted on the server."""
-        found = self.user.client.invocations.get_invocations(limit=500)
+        found = self.user.client.invocations.get_invocations(limit=100)
         return Counter(entry["history_id"] for entry in found)
 
     def lines(self, kind: str) -> list[dict[str, Any]]:

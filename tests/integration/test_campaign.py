@@ -239,6 +239,18 @@ def test_cached_results_are_unchanged_and_supersede_nothing(lab: Lab) -> None:
     assert lab.selected() == ["T1", "T2"]
 
 
+def test_a_consent_that_goes_after_the_plan_keeps_the_sample_from_being_run(lab: Lab) -> None:
+    lab.type_samples({"T1": "A\n", "T2": "C\n"})
+    lab.plan("c", *to(NEW))
+    lab.biobank("consent", "withdraw", "KPN:I-T1")
+    lab.biobank("reanalyse", "run", "c")
+    items = lab.status("c")
+    assert (items["T1"]["state"], items["T1"]["invocation"]) == ("failed", "")
+    assert "not run: consent of I-T1" in items["T1"]["error"]
+    assert items["T2"]["state"] == "ok"
+    assert sum(lab.invocations().values()) == 2
+
+
 def test_another_account_can_not_go_on_with_a_campaign(lab: Lab, galaxy: GalaxyServer) -> None:
     lab.type_samples({"T1": "A\n"})
     lab.plan("c", *to(NEW))

@@ -17,10 +17,12 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     counts,
     load_campaign,
 )
+from biobank_core.galaxy.reanalysis.consents import ConsentCheck
 from biobank_core.galaxy.reanalysis.finish import Finisher, RecordHistory
 from biobank_core.galaxy.reanalysis.locate import Locator
 from biobank_core.galaxy.reanalysis.server import CampaignServer
 from biobank_core.galaxy.reanalysis.submit import Submitter
+from biobank_core.lineage.port import LineageIndex
 from biobank_core.model.kinds import CampaignItem, CampaignState, ItemState
 
 # Invocations at a time where nothing is said: enough to keep a small server busy.
@@ -38,6 +40,7 @@ def run_campaign(
     catalog: Catalog,
     address: str,
     *,
+    index: LineageIndex,
     client: GalaxyClient,
     record: RecordHistory,
     server_key: str,
@@ -83,7 +86,8 @@ def run_campaign(
         if any(item.state not in FINAL_STATES for item in items.values()):
             book.take_over()
             submitter.workflow_copy()
-            _Loop(items, submitter, finisher, server, jobs=jobs, progress=progress).run()
+            consents = ConsentCheck(catalog, index, loaded)
+            _Loop(items, submitter, finisher, server, consents, jobs=jobs, progress=progress).run()
         if book.campaign.state is not CampaignState.FINISHED:
             book.save_state(CampaignState.FINISHED)
         return counts(list(items.values()))
@@ -96,6 +100,7 @@ class _Loop:
         submitter: Submitter,
         finisher: Finisher,
         server: CampaignServer,
+        consents: ConsentCheck,
         *,
         jobs: int,
         progress: Progress,
@@ -104,6 +109,7 @@ class _Loop:
         self._submitter = submitter
         self._finisher = finisher
         self._server = server
+        self._consents = consents
         self._jobs = jobs
         self._progress = progress
 
@@ -126,6 +132,10 @@ class _Loop:
     def _begun(self, item: CampaignItem) -> CampaignItem:
         if item.state is ItemState.RUNNING and item.invocation_id is not None:
             return item
+        # One that was begun may be running in Galaxy already: it is seen through.
+        refusal = self._consents.refusal(item) if item.state is ItemState.PLANNED else None
+        if refusal is not None:
+            return self._note(self._finisher.fail(item, refusal))
         return self._note(self._submitter.submit(item))
 
     def _has_ended(self, item: CampaignItem) -> bool:
