@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 
 # Enough to see what a command answers; the rest is counted.
 _SHOWN_LINES = 14
+_MAX_CELL_CHARS = 58
+_MAX_LINE_CHARS = 180
+_VID = re.compile(r"V0[0-9A-F]{32}")
 
 
 class Terminal:
@@ -61,8 +65,8 @@ class Terminal:
         finally:
             end(process)
         lines = output.splitlines()
-        for line in lines[:_SHOWN_LINES]:
-            self.say(f"  {_fitted(line)}")
+        for line in _aligned(lines[:_SHOWN_LINES]):
+            self.say(f"  {line}")
         if len(lines) > _SHOWN_LINES:
             self.say(f"  ... {len(lines) - _SHOWN_LINES} more lines")
         for line in (told or "").splitlines():
@@ -111,6 +115,24 @@ def _short(argument: str | Path) -> str:
     return text
 
 
-def _fitted(line: str, width: int = 150) -> str:
-    line = line.expandtabs(2)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+def _aligned(lines: list[str]) -> list[str]:
+    """Tab-separated lines as columns, long cells cut short; other lines as they are, cut short."""
+    rows = [line.split("\t") for line in lines]
+    if max(map(len, rows), default=0) == 1:
+        return [_cut(line, _MAX_LINE_CHARS) for line in lines]
+    cells = [[_cut(cell, _MAX_CELL_CHARS) for cell in row] for row in rows]
+    wide = max(map(len, cells))
+    widths = [max(len(row[place]) for row in cells if place < len(row)) for place in range(wide)]
+    return [
+        _cut(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip(),
+            _MAX_LINE_CHARS,
+        )
+        for row in cells
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    if _VID.fullmatch(text):
+        return f"{text[:8]}…"
+    return text if len(text) <= width else f"{text[: width - 1]}…"
