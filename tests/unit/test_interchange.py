@@ -164,6 +164,22 @@ def test_many_lines_with_references_across_batches_load_in_any_order(catalog: Ca
     assert catalog.count() == {"Action": 2999, "DataSample": 3000, "Study": 1}
 
 
+def test_vessels_in_vessels_load_across_batches_in_any_order(catalog: Catalog) -> None:
+    # The innermost has the least VID, so the order of VIDs is the wrong one.
+    boxes = [
+        {
+            "kind": "TiterPlate",
+            "vid": f"V0{n:032X}",
+            "label": f"P{n}",
+            "study": V[1],
+            "container": f"V0{n + 1:032X}" if n < 3499 else None,
+        }
+        for n in range(1000, 3500)
+    ]
+    load_lines(catalog, *boxes, STUDY)
+    assert catalog.count() == {"Study": 1, "TiterPlate": 2500}
+
+
 # What is in the catalog already
 
 
@@ -326,6 +342,15 @@ def test_a_wrong_line_is_named_and_nothing_is_saved(
     assert list(catalog.changes({})) == []
 
 
+def test_a_part_of_a_deleted_object_is_named_with_its_line(catalog: Catalog) -> None:
+    stone = {"kind": "Tombstone", "vid": V[3], "of": "DataSample", "time": "2026-01-01T00:00:00Z"}
+    part = {"kind": "DataObject", "vid": V[4], "sample": V[3], "uri": "file:///x"}
+    with pytest.raises(InputError, match="deleted") as caught:
+        load_lines(catalog, STUDY, stone, part)
+    assert (caught.value.line, caught.value.field, caught.value.value) == (3, "sample", V[3])
+    load_lines(catalog, STUDY, stone, action(V[5], [V[3]], []))
+
+
 def test_a_cycle_in_the_file_is_named(catalog: Catalog) -> None:
     other = DATA | {"vid": V[4]}
     with pytest.raises(InputError, match="cycle") as caught:
@@ -443,6 +468,8 @@ def test_the_schema_is_valid_and_takes_every_kind(check: str) -> None:
     if check == "meta":
         jsonschema.Draft202012Validator.check_schema(schema)
         assert set(kinds()) - {"Cursor"} <= set(schema["$defs"])
+        # Not part of the regular expressions of JSON Schema (ECMA-262).
+        assert r"\\Z" not in json.dumps(schema)
         return
     validator = jsonschema.Draft202012Validator(schema)
     for good in (STUDY, TUBE, DATA, action(V[4], [V[2]], [V[3]])):
