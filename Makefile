@@ -15,7 +15,7 @@ demo: ## Record a real Galaxy, ask its lineage, reanalyse: all on this machine
 
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test
-	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --durations 15
+	.venv/bin/python -m pytest -p tests.servers.scheduling -n $(TEST_WORKERS) --durations 15
 
 services: ## Run a Galaxy server for development until Ctrl-C; prints its address and keys
 	@scripts/setup.sh test

@@ -22,13 +22,11 @@ _RUNNING_SERVER = "BIOBANK_TEST_GALAXY_FOLDER"
 _user_numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a Galaxy in one pytest-xdist worker (`--dist loadgroup`)."""
+    """Mark what needs a Galaxy, so that `-m "not galaxy"` leaves it out."""
     for item in items:
-        if "galaxy" in getattr(item, "fixturenames", ()):
+        if {"galaxy", "private_galaxy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.galaxy)
-            item.add_marker(pytest.mark.xdist_group("galaxy"))
 
 
 def service_is_missing(reason: str) -> NoReturn:

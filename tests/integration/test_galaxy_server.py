@@ -20,7 +20,7 @@ from tests.servers.processes import (
     ServerError,
     child_environment,
     free_port,
-    port_is_listening,
+    pid_is_alive,
 )
 
 SHA256_OF_HELLO = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
@@ -322,14 +322,6 @@ def _has_started(folder: Path) -> bool:
     return "started" in (folder / "log").read_text()
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 def test_stop_ends_a_process_that_ignores_sigterm_and_what_it_left_in_other_sessions(
     tmp_path: Path,
 ) -> None:
@@ -341,7 +333,7 @@ def test_stop_ends_a_process_that_ignores_sigterm_and_what_it_left_in_other_sess
 
     process.stop()
 
-    assert not [pid for pid in pids if _is_alive(pid)]
+    assert not [pid for pid in pids if pid_is_alive(pid)]
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -364,9 +356,9 @@ def test_nothing_outlives_an_owner_that_ends_in_any_way(
         owner.send_signal(end)
 
     give_up_at = time.monotonic() + 10
-    while any(_is_alive(pid) for pid in pids) and time.monotonic() < give_up_at:
+    while any(pid_is_alive(pid) for pid in pids) and time.monotonic() < give_up_at:
         time.sleep(0.05)
-    assert not [pid for pid in pids if _is_alive(pid)]
+    assert not [pid for pid in pids if pid_is_alive(pid)]
 
 
 def test_a_process_that_ends_early_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
@@ -400,31 +392,6 @@ def test_a_secret_of_the_caller_does_not_reach_a_child(
 ) -> None:
     monkeypatch.setenv("GALAXY_API_KEY", "canary")
     assert "canary" not in child_environment(home=tmp_path).values()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_stop_and_start_keep_the_data_and_stop_leaves_nothing_behind(
-    private_galaxy: GalaxyServer,
-) -> None:
-    server = private_galaxy
-    server.start()
-    key = server.create_user("kept@biobank.example")
-    pids, ports, url = server.process_ids(), server.ports(), server.url
-
-    server.kill()
-    assert not [pid for pid in pids if _is_alive(pid)]
-
-    server.start()
-    assert server.url == url
-    assert server.create_user("kept@biobank.example") == key
-    pids += server.process_ids()
-    assert all(port_is_listening(port) for port in ports)
-
-    server.stop()
-    assert not [pid for pid in pids if _is_alive(pid)]
-    assert not [port for port in ports if port_is_listening(port)]
-    assert not server.folder.exists()
 
 
 def test_free_ports_differ() -> None:

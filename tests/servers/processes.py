@@ -62,6 +62,15 @@ def port_is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def pid_is_alive(pid: int) -> bool:
+    """Tell whether there is a process with that pid; a zombie is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 def log_tail(log: Path) -> str:
     """Return the end of a log file, for an error message."""
     try:
