@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test services clean
+.PHONY: help demo test lint services clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,11 @@ demo: ## Record a real Galaxy, ask its lineage, reanalyse: all on this machine
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test
 	.venv/bin/python -m pytest -p tests.servers.scheduling -n $(TEST_WORKERS) --durations 15
+
+lint: ## Check style and types, as `make test` does first
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 services: ## Run a Galaxy server for development until Ctrl-C; prints its address and keys
 	@scripts/setup.sh test
