@@ -15,6 +15,7 @@ demo: ## Record a real Galaxy, ask its lineage, reanalyse: all on this machine
 
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest -p tests.servers.scheduling -n $(TEST_WORKERS) --durations 15
 
 lint: ## Check style and types, as `make test` does first
