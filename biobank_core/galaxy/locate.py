@@ -35,7 +35,7 @@ def hda_of(client: GalaxyClient, catalog: Catalog, sample: str, *, server: str) 
         except NotFoundError:
             continue
         detail = wire.read(answer, wire.JobDetail, f"job {told.job_id}")
-        for end in (*detail.outputs.values(), *detail.inputs.values()):
+        for end in (*(detail.outputs or {}).values(), *(detail.inputs or {}).values()):
             uuid = wire.canonical_uuid(end.uuid)
             if uuid and end.id and identity.data_sample_vid(uuid) == sample:
                 return end.id
