@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
@@ -279,27 +280,30 @@ class _Counter:
 
 
 class _Instance(GalaxyInstance):
-    """bioblend's, with a connection kept open per thread.
+    """bioblend's, with connections that are kept open and lent to whichever thread asks.
 
     Redirects are not followed: the key would go to whatever host the answer names.
     """
 
     def __init__(self, url: str, key: str, timeout_s: float, counter: _Counter) -> None:
-        self._threads = threading.local()
+        self._idle: deque[requests.Session] = deque()
         self._counter = counter
         super().__init__(url=url, key=key)
         self.timeout = timeout_s
 
     def make_get_request(self, url: str, **options: Any) -> requests.Response:
         self._counter.add()
-        session = getattr(self._threads, "session", None)
-        if session is None:
-            session = self._threads.session = requests.Session()
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = requests.Session()
         options.setdefault("timeout", self.timeout)
         options.setdefault("verify", self.verify)
         options.setdefault("allow_redirects", False)
-        response: requests.Response = session.get(url, headers=self.json_headers, **options)
-        return response
+        try:
+            return session.get(url, headers=self.json_headers, **options)
+        finally:
+            self._idle.append(session)
 
     def make_post_request(self, *args: Any, **options: Any) -> Any:
         self._counter.add()
