@@ -218,6 +218,21 @@ class SqliteFile:
                     (component, number, datetime.now(UTC).isoformat()),
                 )
 
+    def damage(self) -> Iterator[str]:
+        """What SQLite finds wrong with the file (`PRAGMA quick_check`), a sentence each."""
+        try:
+            with self.reading() as connection:
+                said = connection.execute("PRAGMA quick_check").fetchall()
+        except StorageError as exc:
+            # So badly damaged that the check itself fails.
+            yield str(exc)
+            return
+        for (text,) in said:
+            # One answer may be several lines, each with SQLite's own word for the file before it.
+            for line in str(text).splitlines():
+                if line != "ok" and not line.startswith("*** in database"):
+                    yield f"{self.path}: {_explained(line)}"
+
     def close(self) -> None:
         """Close all connections. Idempotent."""
         connection, self._connection = self._connection, None
@@ -306,6 +321,19 @@ class SqliteFile:
         if "no such table" in str(exc):
             return StorageError(f"{self.path}: holds no biobank yet; `biobank init` makes it")
         return StorageError(f"{self.path}: {exc}")
+
+
+# Words of SQLite's check -> what they mean for who has the file.
+_DAMAGE: Final = (
+    (("missing from index", "wrong # of entries", "non-unique entry"), "an index is damaged"),
+    (("NULL value in", "CHECK constraint", " value in "), "a value is damaged"),
+    (("Tree ", "Page ", "page ", "Freelist", "malformed"), "pages are damaged"),
+)
+
+
+def _explained(line: str) -> str:
+    meanings = (meaning for words, meaning in _DAMAGE if any(word in line for word in words))
+    return f"{next(meanings, 'the file is damaged')} (SQLite: {line})"
 
 
 def _words(depth: int) -> tuple[str, str, tuple[str, ...]]:

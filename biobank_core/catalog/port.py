@@ -229,3 +229,7 @@ class Catalog(ABC):
     @abstractmethod
     def history(self, vid: str) -> list[HistoryEntry]:
         """All versions of one object, oldest first; empty for an unknown one."""
+
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the storage itself, a sentence each; nothing where it can't tell."""
+        return iter(())

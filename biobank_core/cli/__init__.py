@@ -18,6 +18,7 @@ from biobank_core.errors import BiobankError
 COMMANDS: Final = {
     "init": "Make a catalog, or bring one to the newest schema.",
     "status": "Count what the catalog holds; say whether the lineage index is up to date.",
+    "verify": "Compare the lineage index with the catalog, both ways.",
     "rebuild": "Make the lineage index anew from the catalog.",
     "schema": "Print the JSON Schema of the lines that load and dump use.",
     "load": "Load objects from a JSON Lines file, all or nothing.",

@@ -209,6 +209,18 @@ class LineageIndex(ABC):
     def clear(self) -> None:
         """Empty the index, for a rebuild."""
 
+    @abstractmethod
+    def forget(self, vids: Iterable[str]) -> None:
+        """Take these objects out, with what they give to the graph, as if never told of them.
+
+        For a repair: `apply` then takes in any version of them. Edges that other objects give stay;
+        only supersessions of a node go with it, and are to be told of again.
+        """
+
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the storage itself, a sentence each; nothing where it can't tell."""
+        return iter(())
+
     def digest(self) -> str:
         """SHA-256 (hex) over the content without versions, positions and recording times.
 

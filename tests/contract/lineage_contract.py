@@ -341,6 +341,27 @@ class LineageContract(ABC):
         assert index.digest() == empty
         assert index.versions([vid("a")]) == {}
 
+    def test_what_is_forgotten_is_taken_in_again_at_any_version(self, index):
+        job = action("job", "a", "b")
+        everything = [node("a"), node("b"), node("c"), job, supersession("s", "b", "c")]
+        index.apply(everything)
+        before = index.digest()
+        index.forget([vid("a"), vid("job"), vid("unknown")])
+        assert {item.vid for item in index.nodes()} == {vid("b"), vid("c")}
+        assert index.versions([vid("a"), vid("b"), vid("job")]) == {vid("b"): 1}
+        index.apply(everything)
+        assert index.digest() == before
+
+    def test_edges_that_others_give_outlast_a_forgotten_node_but_supersessions_do_not(self, index):
+        index.apply([node("a"), node("b"), node("c"), action("job", "a", "b")])
+        before = index.digest()
+        index.apply([supersession("s", "b", "c")])
+        index.forget([vid("b")])
+        assert list(index.edges()) == []
+        index.apply([node("b")])
+        assert index.digest() == before
+        assert index.versions([vid("s")]) == {}
+
     # Several logs (groups)
 
     def test_a_node_lives_while_it_lives_in_any_log(self, index):

@@ -218,6 +218,9 @@ class SqliteCatalog(Catalog):
             for version, time, by, deleted, body in rows
         ]
 
+    def damage(self) -> Iterator[str]:
+        return self.file.damage()
+
     def _known_links(self, connection: sqlite3.Connection, *, fresh: bool = False) -> Links:
         if self._links is None or fresh:
             self._links = Links(connection)

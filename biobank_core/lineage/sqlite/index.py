@@ -188,6 +188,15 @@ class SqliteLineage(LineageIndex):
             for table in TABLES:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608  # our own names
 
+    def forget(self, vids: Iterable[str]) -> None:
+        """See the port."""
+        with self._file.transaction() as connection:
+            write.forget(connection, vids)
+
+    def damage(self) -> Iterator[str]:
+        """See the port; a file that is the catalog's is the catalog's to look at."""
+        return self._file.damage() if self._owns_file else iter(())
+
     def count(self) -> Mapping[str, int]:
         """See the port."""
         with self._file.reading() as connection:

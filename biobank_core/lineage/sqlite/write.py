@@ -56,6 +56,12 @@ def take_in(connection: sqlite3.Connection, batch: Sequence[IndexEvent]) -> None
         _Chunk(connection).take_in(chunk)
 
 
+def forget(connection: sqlite3.Connection, vids: Iterable[str]) -> None:
+    """Take these objects and their parts out of ledger and graph; see `LineageIndex.forget`."""
+    for blobs in _chunks(map(to_blob, dict.fromkeys(vids))):
+        _Chunk(connection).forget(blobs)
+
+
 class _Chunk:
     """One round of reading what stands, deciding, and writing."""
 
@@ -74,6 +80,24 @@ class _Chunk:
         states = self._settle(newest.values())
         if states:
             self._show(states)
+
+    def forget(self, blobs: Sequence[bytes]) -> None:
+        execute = self._connection.execute
+        given = {
+            number
+            for (number,) in execute(
+                f"SELECT id FROM lineage_vid WHERE vid IN ({_marks(len(blobs))})",  # noqa: S608
+                blobs,
+            )
+        }
+        gone = set(given)
+        for some in _chunks(given):
+            for end in ("new", "old"):
+                query = f"SELECT id FROM lineage_supersession WHERE {end} IN ({_marks(len(some))})"  # noqa: S608
+                gone.update(number for (number,) in execute(query, some))
+        self._unmake(gone)
+        for some in _chunks(gone):
+            execute(f"DELETE FROM lineage_ledger WHERE object IN ({_marks(len(some))})", some)  # noqa: S608
 
     def _settle(self, events: Iterable[IndexEvent]) -> dict[int, Shown]:
         """Write what is newer into the ledger; gives what to show of each object that changed."""
