@@ -165,7 +165,7 @@ def plan(
             )
         for out in made.left_out:
             table.row((out.sample, out.label, "excluded", out.reason, None, None))
-    _tell_plan(made, criteria.release)
+    _tell_plan(made, criteria.tool, criteria.release)
 
 
 @command.command()
@@ -380,14 +380,16 @@ def _data(catalog: Catalog, address: str) -> DataSample | DataCollection:
     return found
 
 
-def _tell_plan(made: Plan, release: str | None) -> None:
+def _tell_plan(made: Plan, tool: str | None, release: str | None) -> None:
+    from biobank_core.selection import tools  # noqa: PLC0415
     from biobank_core.selection.releases import matches  # noqa: PLC0415
 
     for change in made.tools:
         old = change.old or "no version"
         how = "stays at" if change.old == change.new else f"goes from {old} to"
         click.echo(f"step {change.step!r}: {change.tool} {how} {change.new}", err=True)
-        if release is not None and change.old == change.new and matches(change.new, release):
+        asked = tool is not None and tools.matches(change.tool, tool)
+        if asked and release is not None and matches(change.new, release):
             click.echo(
                 f"biobank: {change.tool} {change.new} is itself in the range {release!r}: is the "
                 "newer release installed?",

@@ -211,8 +211,7 @@ class Demo:
         run = ("reanalyse", "run", f"KPN:{CAMPAIGN}", "--jobs", "2")
         self._kill_once(run)
         self._terminal.biobank("reanalyse", "status", f"KPN:{CAMPAIGN}")
-        self._terminal.biobank(*run, live=True)
-        items = table(self._terminal.biobank("reanalyse", "status", f"KPN:{CAMPAIGN}"))
+        items = table(self._terminal.biobank(*run, live=True))
         self._expect(
             [item["state"] for item in items] == ["ok"] * (len(TUBES) - 1),
             "all samples of the campaign ended well",
