@@ -64,7 +64,7 @@ def render_html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         segments=_segments(report),
-        most=max((count.samples for count in report.columns), default=1),
+        most=max(1, len(report.samples)),
         open_samples=len(report.samples) <= _OPEN_SAMPLES,
         several_rows=_several_rows,
     )
