@@ -2,6 +2,7 @@
 
     BiobankError                      exit code 2
       InputError                      2   a file, a line, an option or a value is wrong
+        CycleError                    2   something would come from itself
       NotFoundError                   2   unknown, or not readable by this user (one message)
       AmbiguousError                  2   an address fits several objects
       ConfigurationError              2   settings contradict each other or are missing
@@ -20,7 +21,9 @@ the object and says what to do; it never holds a secret.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copy
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 
 class BiobankError(Exception):
@@ -49,15 +52,13 @@ class InputError(BiobankError):
         self.value = value
         super().__init__(self._text())
 
-    def at(self, *, file: str | None = None, line: int | None = None) -> InputError:
+    def at(self, *, file: str | None = None, line: int | None = None) -> Self:
         """The same error with the place filled in, for the caller that knows it."""
-        return InputError(
-            self.reason,
-            file=self.file or file,
-            line=self.line if self.line is not None else line,
-            field=self.field,
-            value=self.value,
-        )
+        placed = copy.copy(self)
+        placed.file = self.file or file
+        placed.line = self.line if self.line is not None else line
+        placed.args = (placed._text(),)
+        return placed
 
     def _text(self) -> str:
         place = ", ".join(
@@ -71,6 +72,21 @@ class InputError(BiobankError):
             if part
         )
         return f"{place}: {self.reason}" if place else self.reason
+
+
+class CycleError(InputError):
+    """Objects that would come from themselves; `vids` are those on the cycle."""
+
+    vids: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, vids: Sequence[str]) -> Self:
+        """The error for this cycle; its text is shortened when the cycle is long."""
+        named = " -> ".join(vids[:_MAX_NAMED_IN_CYCLE])
+        more = f" -> ... ({len(vids) - 1} objects)" if len(vids) > _MAX_NAMED_IN_CYCLE else ""
+        error = cls(f"would close a cycle: {named}{more}")
+        error.vids = tuple(vids)
+        return error
 
 
 class NotFoundError(BiobankError):
@@ -125,6 +141,8 @@ class DuplicateError(ConflictError):
 
 # Long hostile values must not flood a terminal or a log.
 _MAX_SHOWN_CHARS = 120
+# Enough to see how a cycle closes.
+_MAX_NAMED_IN_CYCLE = 10
 
 
 def _shortened(value: object) -> str:

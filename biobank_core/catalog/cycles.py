@@ -13,7 +13,7 @@ import graphlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from biobank_core.errors import InputError
+from biobank_core.errors import CycleError
 from biobank_core.model.base import Object
 from biobank_core.model.kinds import Action, DataCollection, Vessel, VesselsCollection
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _INTO: Final = frozenset({"inputs", "items"})
 _OUT_OF: Final = frozenset({"outputs"})
-# How many objects of a cycle an error names.
-_MAX_NAMED: Final = 10
 
 Edge = tuple[str, str]
 
@@ -42,7 +40,7 @@ def lineage_edges(obj: Object) -> Iterator[Edge]:
 
 
 def refuse_cycles(unit: Unit, before: Mapping[str, State], present: Present) -> None:
-    """Raises InputError naming a cycle of PRODUCED and COLLECTED_IN that the unit would close."""
+    """Raises CycleError naming a cycle of PRODUCED and COLLECTED_IN that the unit would close."""
     owners = {
         vid
         for vid, draft in unit.saves.items()
@@ -68,7 +66,7 @@ def refuse_cycles(unit: Unit, before: Mapping[str, State], present: Present) -> 
 
 
 def refuse_container_loops(unit: Unit, before: Mapping[str, State], present: Present) -> None:
-    """Raises InputError when a vessel would stand in itself, through others."""
+    """Raises CycleError when a vessel would stand in itself, through others."""
     holders: dict[str, str | None] = {
         vid: draft.object.container
         for vid, draft in unit.saves.items()
@@ -86,21 +84,14 @@ def refuse_container_loops(unit: Unit, before: Mapping[str, State], present: Pre
 
 
 def refuse_cycle(edges: Collection[Edge]) -> None:
-    """Raises InputError naming a cycle among these edges, if there is one."""
+    """Raises CycleError naming a cycle among these edges, if there is one."""
     graph: dict[str, list[str]] = {}
     for source, target in edges:
         graph.setdefault(target, []).append(source)
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as exc:
-        raise cycle_error(exc.args[1]) from exc
-
-
-def cycle_error(cycle: list[str]) -> InputError:
-    """The error that names this cycle, shortened when it is long."""
-    named = " -> ".join(cycle[:_MAX_NAMED])
-    more = f" -> ... ({len(cycle) - 1} objects)" if len(cycle) > _MAX_NAMED else ""
-    return InputError(f"would close a cycle: {named}{more}")
+        raise CycleError.of(exc.args[1]) from exc
 
 
 def _between(

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from biobank_core.catalog.port import Catalog, Save, Versioned
-from biobank_core.errors import DuplicateError, InputError, StaleVersionError
+from biobank_core.errors import CycleError, DuplicateError, InputError, StaleVersionError
 from biobank_core.galaxy.drafts import Draft
 from biobank_core.galaxy.merge import merged
 from biobank_core.galaxy.translate import PARTIAL, without_cycle
@@ -25,8 +25,6 @@ from biobank_core.model.kinds import (
 )
 
 _TRIES: Final = 8
-# How the catalog's own check says it (catalog/cycles.py).
-_CYCLE: Final = "would close a cycle"
 
 
 @dataclass(slots=True)
@@ -78,11 +76,10 @@ class Saver:
                 return self._save_together([draft], None)
             except InputError as exc:
                 action = draft.action
-                if action is None or not action.outputs or _CYCLE not in exc.reason:
+                if action is None or not action.outputs or not isinstance(exc, CycleError):
                     return Saved(failed={draft.job_id: str(exc)})
-                # Take the edges to the outputs that the cycle names, or all where it is shortened.
-                named = {port.object for port in action.outputs if port.object in exc.reason}
-                action = without_cycle(action, named or {port.object for port in action.outputs})
+                made = {port.object for port in action.outputs}
+                action = without_cycle(action, made.intersection(exc.vids) or made)
                 draft = Draft(
                     draft.job_id,
                     action,

@@ -13,9 +13,8 @@ from enum import IntEnum
 from typing import Final
 
 from biobank_core.catalog.checks import fits, kind_of, misfit
-from biobank_core.catalog.cycles import cycle_error
 from biobank_core.catalog.port import Catalog
-from biobank_core.errors import InputError
+from biobank_core.errors import CycleError, InputError
 from biobank_core.interchange.lines import Line, LineFile
 from biobank_core.model.base import Object, OnCascade
 from biobank_core.model.kinds import Tombstone
@@ -239,7 +238,7 @@ class Survey:
         way = list(seen)
         cycle = [*way[way.index(number) :], number]
         cycle.reverse()
-        error = cycle_error([self.vid(each) for each in cycle])
+        error = CycleError.of([self.vid(each) for each in cycle])
         lines = [self.line[each] for each in cycle if self.line[each]]
         raise error.at(file=self._file.name, line=min(lines, default=None))
 

@@ -15,7 +15,11 @@ _MODULUS: Final = 2**256
 
 
 def digest_of(nodes: Iterable[Node], edges: Iterable[Edge], uses: Iterable[Use]) -> str:
-    """SHA-256-based digest (64 hex digits) of a graph, streaming; order does not matter."""
+    """SHA-256-based digest (64 hex digits) of a graph, streaming; order does not matter.
+
+    Groups are left out: they are the ids of a catalog's logs, and a dump loaded elsewhere is the
+    same graph.
+    """
     total = 0
     for rows in (map(_node_row, nodes), map(_edge_row, edges), map(_use_row, uses)):
         for row in rows:
@@ -32,7 +36,6 @@ def _node_row(node: Node) -> list[object]:
         node.kind,
         node.label,
         node.study,
-        sorted(node.groups),
         node.deleted,
         makers,
     ]
