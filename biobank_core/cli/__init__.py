@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "consent": "Give or withdraw the consent of an individual in a study.",
     "record": "Record the jobs of a Galaxy server as actions.",
     "unlinked": "List data that belong to no known biological sample.",
+    "map-ids": "Turn labels into VIDs, and VIDs into labels.",
     "link": "Tie data to the biological sample they came from.",
     "lineage": "Show what objects came from and what was made of them.",
     "select": "Select the samples that need reanalysis, each with the reason.",
@@ -50,7 +51,7 @@ class BiobankGroup(click.Group):
         """The subcommand, imported now; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"{__name__}.{cmd_name}")
+        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
