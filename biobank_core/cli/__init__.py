@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "lineage": "Show what objects came from and what was made of them.",
     "select": "Select the samples that need reanalysis, each with the reason.",
     "reanalyse": "Plan, run and report a reanalysis campaign.",
+    "completion": "Print the script that makes a shell complete commands and options.",
 }
 
 EXIT_USAGE: Final = 2
