@@ -22,8 +22,9 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     item_vid,
 )
 from biobank_core.galaxy.reanalysis.prepare import Prepared
+from biobank_core.galaxy.reanalysis.replaced import ReplacedResults
 from biobank_core.galaxy.reanalysis.workflow import DataInput, Shape
-from biobank_core.lineage.port import Direction, LineageIndex, Question
+from biobank_core.lineage.port import LineageIndex
 from biobank_core.model.base import JsonObject
 from biobank_core.model.kinds import (
     Campaign,
@@ -31,11 +32,9 @@ from biobank_core.model.kinds import (
     DataCollection,
     DataSample,
     Port,
-    Supersession,
 )
-from biobank_core.model.registry import is_a, with_subkinds
-from biobank_core.selection import tools
-from biobank_core.selection.criteria import OldResult, SelectedSample, Selection
+from biobank_core.model.registry import is_a
+from biobank_core.selection.criteria import SelectedSample, Selection
 
 # Why the plan, not the selection, leaves a sample out. Stable, like ReasonCode.
 NO_SOURCE: Final = "no-source"
@@ -122,7 +121,7 @@ def make_plan(
         LeftOut(sample=row.sample, label=row.label, code=row.code.value, reason=row.reason)
         for row in selection.excluded
     ]
-    derived = _DerivedResults(catalog, index, frozenset(change.tool for change in changes))
+    replaced = ReplacedResults(catalog, index, frozenset(change.tool for change in changes))
     items: list[CampaignItem] = []
     for row in selection.rows:
         out = _unusable(row, catalog, inputs.sample, server)
@@ -130,7 +129,7 @@ def make_plan(
             left_out.append(out)
             continue
         assert row.sample is not None
-        old = (*row.results, *derived.of(row))
+        old = replaced.of(row)
         items.append(
             CampaignItem(
                 vid=item_vid(vid, row.sample),
@@ -177,67 +176,6 @@ def save_plan(plan: Plan, *, catalog: Catalog, by: str) -> None:
         raise ConflictError(
             f"there is a campaign {plan.campaign.label!r} in this study; choose another name"
         ) from exc
-
-
-class _DerivedResults:
-    """Finds what was made of old results by tools that the workflow runs too.
-
-    Such a result is as old as what it was made of. What other samples' data went into as well (a
-    table of all samples) is not one sample's to replace.
-    """
-
-    def __init__(
-        self, catalog: Catalog, index: LineageIndex, workflow_tools: frozenset[str]
-    ) -> None:
-        self._catalog = catalog
-        self._index = index
-        self._tools = workflow_tools
-        self._material = with_subkinds("Vessel") | {"Individual"}
-        self._data = with_subkinds("DataSample")
-
-    def of(self, row: SelectedSample) -> list[OldResult]:
-        """The results derived from those of a row, without these."""
-        starts = tuple(result.vid for result in row.results)
-        if not starts or row.sample is None:
-            return []
-        answer = self._index.connected(
-            Question(starts=starts, direction=Direction.DOWNSTREAM, kinds=self._data)
-        )
-        own = self._upstream((row.sample,)) | {row.sample}
-        found = []
-        for node in answer.nodes:
-            if node.vid in starts or node.deleted or self._is_superseded(node.vid):
-                continue
-            for maker in node.makers:
-                tool = tools.without_version(maker.tool or "")
-                if tool in self._tools and maker.status == "ok":
-                    if self._upstream((node.vid,)) <= own:
-                        role = self._role(maker.action, node.vid)
-                        found.append(
-                            OldResult(
-                                node.vid, node.label, role, maker.action, maker.tool, maker.release
-                            )
-                        )
-                    break
-        return found
-
-    def _upstream(self, starts: tuple[str, ...]) -> set[str]:
-        answer = self._index.connected(
-            Question(starts=starts, direction=Direction.UPSTREAM, kinds=self._material)
-        )
-        # The starts are returned whatever their kind.
-        return {node.vid for node in answer.nodes if node.vid not in starts}
-
-    def _role(self, action: str, vid: str) -> str:
-        found = self._catalog.get([action]).get(action)
-        outputs = getattr(found.object, "outputs", ()) if found else ()
-        return next((port.role for port in outputs if port.object == vid), "output")
-
-    def _is_superseded(self, vid: str) -> bool:
-        return any(
-            referrer.field == "old"
-            for referrer in self._catalog.referring([vid], kinds=(Supersession.__name__,))
-        )
 
 
 def _unusable(
