@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "map-ids": "Turn labels into VIDs, and VIDs into labels.",
     "summarize": "Count what a study holds and what was done in it.",
     "history": "Show who changed what of an object, and when.",
+    "delete": "Delete objects; of each a tombstone stays, without what is personal.",
     "link": "Tie data to the biological sample they came from.",
     "lineage": "Show what objects came from and what was made of them.",
     "select": "Select the samples that need reanalysis, each with the reason.",
