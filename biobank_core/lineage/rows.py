@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 import msgspec
@@ -81,6 +82,8 @@ def expected(catalog: Catalog, index: LineageIndex, advance: Advance) -> Iterato
         for event in events:
             if isinstance(event, NodeEvent):
                 yield _node(event, groups), event.vid, event.kind
+                if not event.members:
+                    continue
             elif isinstance(event, SupersessionEvent) and not event.deleted:
                 pair = (event.new, event.old)
                 if pair not in pairs:
@@ -190,11 +193,14 @@ def only_log(catalog: Catalog) -> str | None:
 # What a row is
 
 
-def bucket_key(row: Row) -> str:
-    """A VID by which equal rows, and rows of one key, come together."""
-    if isinstance(row, Edge):
-        return row.source
-    return row.node if isinstance(row, Made | Use) else row.vid
+# A VID by which equal rows, and rows of one key, come together.
+bucket_key: Final[dict[type[Row], Callable[[Row], str]]] = {
+    Node: attrgetter("vid"),
+    Made: attrgetter("node"),
+    Edge: attrgetter("source"),
+    Use: attrgetter("node"),
+    Ahead: attrgetter("vid"),
+}
 
 
 def key(row: Row) -> Key:

@@ -101,12 +101,13 @@ def _looked_closely(catalog: Catalog, index: LineageIndex, *, repair: bool) -> I
 def _differing(catalog: Catalog, index: LineageIndex, advance: rows.Advance) -> dict[int, int]:
     """The buckets in which the two sides differ -> how many rows they have on both."""
     sums, counts = [0] * _BUCKETS, [0] * _BUCKETS
+    key_of = rows.bucket_key
     for row, _, _ in rows.expected(catalog, index, advance):
-        bucket = hash(rows.bucket_key(row)) % _BUCKETS
+        bucket = hash(key_of[type(row)](row)) % _BUCKETS
         sums[bucket] += hash(row)
         counts[bucket] += 1
     for row in rows.held(catalog, index):
-        bucket = hash(rows.bucket_key(row)) % _BUCKETS
+        bucket = hash(key_of[type(row)](row)) % _BUCKETS
         sums[bucket] -= hash(row)
         counts[bucket] += 1
     return {bucket: counts[bucket] for bucket, rest in enumerate(sums) if rest}
@@ -129,14 +130,15 @@ def _compared(
     catalog: Catalog, index: LineageIndex, buckets: Collection[int]
 ) -> Iterator[tuple[Finding, tuple[str, ...]]]:
     """What differs in these buckets, each with the VIDs to tell the index of anew."""
+    key_of = rows.bucket_key
     right: dict[rows.Key, rows.Given] = {}
     for row, vid, kind in rows.expected(catalog, index, lambda _count: None):
-        if hash(rows.bucket_key(row)) % _BUCKETS in buckets:
+        if hash(key_of[type(row)](row)) % _BUCKETS in buckets:
             right[rows.key(row)] = row, vid, kind
     surplus: list[rows.Row] = []
     stale: list[tuple[rows.Row, rows.Given]] = []
     for row in rows.held(catalog, index):
-        if hash(rows.bucket_key(row)) % _BUCKETS not in buckets:
+        if hash(key_of[type(row)](row)) % _BUCKETS not in buckets:
             continue
         given = right.pop(rows.key(row), None)
         if given is None:
