@@ -230,6 +230,15 @@ def test_drift_is_found_and_just_that_is_mended(
     assert index.digest() == right
 
 
+def test_two_supersessions_of_one_pair_are_one_edge_at_the_first_look(
+    world: tuple[Catalog, LineageIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, index = world
+    monkeypatch.setattr(verifying, "_looked_closely", None)
+    save(catalog, Supersession(vid=vid("again"), new=vid("e"), old=vid("d")))
+    assert list(verify(catalog, index)) == []
+
+
 def test_a_wrong_release_is_found_wherever_it_shows(world: tuple[Catalog, LineageIndex]) -> None:
     catalog, index = world
     right = index.digest()
@@ -266,6 +275,18 @@ _quick = settings(
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_lost_is_found_and_made_anew(
+    table: str, world: tuple[Catalog, LineageIndex]
+) -> None:
+    catalog, index = world
+    right = index.digest()
+    sabotage(index, f"DELETE FROM lineage_{table}")
+    assert list(verify(catalog, index, repair=True)) or table == "ledger"
+    assert index.digest() == right
+    assert list(verify(catalog, index)) == []
 
 
 @_quick
@@ -365,3 +386,13 @@ def test_a_damaged_file_is_a_finding_that_no_repair_mends(folder: Path) -> None:
         assert "c.db: pages are damaged (SQLite: " in first[3]
         assert "biobank dump" in done.stderr
     assert biobank("dump").exit_code == 0
+
+
+def test_an_object_that_can_t_be_read_back_is_a_finding(folder: Path) -> None:
+    with sqlite3.connect("c.db") as connection:
+        connection.execute("UPDATE object SET body = '{' WHERE vid = ?", (vid("a"),))
+    connection.close()
+    assert biobank("rebuild").exit_code == 2
+    done = biobank("verify")
+    assert done.exit_code == 1
+    assert f"damaged\t\t\tc.db: {vid('a')} can't be read back" in done.stdout

@@ -220,6 +220,7 @@ class Reader:
         uses = [
             Use(makers[action].action, nodes[node], role, makers[action])
             for node, action, roles in rows
+            if action in makers  # else the tables contradict each other: `verify` finds it
             for role in roles_of_text(roles)
         ]
         uses.sort(key=use_order)
