@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint services clean
+.PHONY: help demo test faults lint services clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,11 @@ test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest -p tests.servers.scheduling -n $(TEST_WORKERS) --durations 15
+
+faults: ## Kill commands at 20 random moments each; keeps the figures in benchmarks/RESULTS.md
+	@scripts/setup.sh test
+	BIOBANK_FAULT_ROUNDS=$${BIOBANK_FAULT_ROUNDS:-20} BIOBANK_FAULT_KEEP=1 \
+		.venv/bin/python -m pytest tests/faults
 
 lint: ## Check style and types, as `make test` does first
 	.venv/bin/ruff check .

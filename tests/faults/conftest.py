@@ -1,0 +1,29 @@
+"""Tells how many kills hit; with BIOBANK_FAULT_KEEP=1 keeps that in benchmarks/RESULTS.md."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.report import append
+from tests.faults.killing import Killer
+
+_killers: list[tuple[str, Killer]] = []
+
+
+@pytest.fixture
+def killer(request: pytest.FixtureRequest) -> Killer:
+    name = request.node.name.removeprefix("test_").replace("_", " ")
+    made = Killer(name)
+    _killers.append((request.node.nodeid, made))
+    return made
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    failed = {report.nodeid for report in terminalreporter.stats.get("failed", ())}
+    lines = [f"- {killer}{'; FAILED' if node in failed else ''}" for node, killer in _killers]
+    for line in lines:
+        terminalreporter.write_line(line)
+    if lines and os.environ.get("BIOBANK_FAULT_KEEP") == "1":
+        append("Killed and run again (make faults)", lines)

@@ -1,0 +1,133 @@
+"""Commands killed with SIGKILL while they work, then run again.
+
+BIOBANK_FAULT_SEED: the seed of the moments (printed; a random one without it).
+BIOBANK_FAULT_ROUNDS: how many kills that hit each test wants (default 3).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROUNDS: Final = int(os.environ.get("BIOBANK_FAULT_ROUNDS", "3"))
+SEED: Final = int(os.environ.get("BIOBANK_FAULT_SEED") or random.randrange(10**6))
+
+# A command that is quicker now than when it was measured ends before it is killed.
+_MISSES_A_ROUND: Final = 4
+_TIMEOUT_S: Final = 120
+
+
+@dataclass
+class Lab:
+    """Runs `biobank` in folders of its own, away from the settings of who tests."""
+
+    folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """A command as a process of its own; its folder has the catalog c.db."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "biobank_core.cli", *args],
+            cwd=self.folder,
+            env=environment(self.folder) | self.settings,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *args: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """The same, waited for; it must end with this exit code."""
+        process = self.start(*args)
+        out, err = process.communicate(timeout=_TIMEOUT_S)
+        assert process.returncode == expect, f"{args}: exit code {process.returncode}\n{err}"
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def copy(self, name: str) -> Lab:
+        """The same files in a folder beside this one."""
+        target = self.folder.parent / name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.folder, target)
+        return Lab(target, self.settings)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a command that knows nothing of this account's settings."""
+    root = Path(__file__).parents[2]
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BIOBANK_", "GALAXY_", "XDG_"))
+    }
+    paths = os.pathsep.join(filter(None, (str(root), kept.get("PYTHONPATH"))))
+    # `PYTHONPATH` because the commands run in other folders than this checkout.
+    return kept | {"HOME": str(home), "BIOBANK_CATALOG": "sqlite:///c.db", "PYTHONPATH": paths}
+
+
+def _seconds(lab: Lab, *args: str) -> float:
+    start = time.monotonic()
+    lab.run(*args)
+    return time.monotonic() - start
+
+
+class Killer:
+    """Kills commands at moments between the start of their own work and their end."""
+
+    def __init__(self, name: str) -> None:
+        print(f"BIOBANK_FAULT_SEED={SEED}")
+        self._name = name
+        # Each test has its own moments, whatever other tests ran before it.
+        self._chance = random.Random(f"{SEED} {name}")
+        self._begin_s = self._end_s = 0.0
+        self.moments_s: list[float] = []
+        self.misses = 0
+
+    def measure(self, lab: Lab, *args: str) -> None:
+        """Run the command undisturbed, to know when it works."""
+        with tempfile.TemporaryDirectory() as folder:
+            empty = Lab(Path(folder))
+            empty.run("init")
+            # The start of Python and its imports: killed there, no command has done anything yet.
+            self._begin_s = _seconds(empty, "status")
+        self._end_s = _seconds(lab, *args)
+        assert self._end_s > self._begin_s, "no work that could be measured"
+
+    def kill(self, lab: Lab, *args: str) -> bool:
+        """Start the command and kill it somewhere on its way; False when it had ended by then."""
+        moment_s = self._chance.uniform(self._begin_s, self._end_s)
+        process = lab.start(*args)
+        try:
+            # Little is said, so a full pipe does not hold the command up.
+            process.wait(timeout=moment_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        _, err = process.communicate(timeout=_TIMEOUT_S)
+        if process.returncode == 0:
+            self.misses += 1
+            assert self.misses <= _MISSES_A_ROUND * ROUNDS, f"{self}: hardly a kill hits"
+            return False
+        assert process.returncode == -9, f"{args}: exit code {process.returncode}\n{err}"
+        self.moments_s.append(moment_s)
+        return True
+
+    @property
+    def done(self) -> bool:
+        """Whether as many kills hit as the rounds want."""
+        return len(self.moments_s) >= ROUNDS
+
+    def __str__(self) -> str:
+        moments = " ".join(f"{moment:.2f}" for moment in sorted(self.moments_s))
+        return (
+            f"{self._name}: {len(self.moments_s)} kills before the end, {self.misses} too late; "
+            f"seed {SEED}; at {moments or '-'} s, work from {self._begin_s:.2f} to "
+            f"{self._end_s:.2f} s"
+        )
