@@ -314,6 +314,11 @@ class SqliteFile:
             )
         if name == "SQLITE_FULL":
             return StorageError(f"{self.path}: the disk is full; nothing of this was saved")
+        if name == "SQLITE_IOERR_WRITE":
+            return StorageError(
+                f"{self.path}: can't be written: a quota or a limit on the size of files is used "
+                "up, or the disk fails; nothing of this was saved"
+            )
         if name.startswith("SQLITE_READONLY"):
             return StorageError(f"{self.path}: the file may not be written")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

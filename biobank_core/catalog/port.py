@@ -230,6 +230,13 @@ class Catalog(ABC):
     def history(self, vid: str) -> list[HistoryEntry]:
         """All versions of one object, oldest first; empty for an unknown one."""
 
+    def rescue(self, after: str) -> Iterator[Versioned | None]:
+        """What can still be read when `iterate` failed beyond the VID `after`; in any order.
+
+        None stands for each object that can't. Nothing where the driver has no other way to read.
+        """
+        return iter(())
+
     def damage(self) -> Iterator[str]:
         """What is wrong with the storage itself, a sentence each; nothing where it can't tell."""
         return iter(())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from biobank_core.cli.common import (
@@ -9,8 +11,11 @@ from biobank_core.cli.common import (
     open_output,
     output_option,
     progress,
-    stores_of,
+    settings_of,
 )
+
+if TYPE_CHECKING:
+    from biobank_core.catalog.port import Catalog
 
 
 @click.command()
@@ -21,14 +26,31 @@ def command(ctx: click.Context, *, output: str | None) -> None:
     """Write all objects as JSON Lines.
 
     Deleted objects (as tombstones) and campaigns are among them. Loaded into an empty catalog, they
-    give the same catalog and the same lineage.
+    give the same catalog and the same lineage. Of a damaged file, all objects that can be read are
+    written; how many can't is said, and the exit code is 2.
     """
+    from biobank_core.catalog.registry import open_catalog  # noqa: PLC0415
+    from biobank_core.errors import StorageError  # noqa: PLC0415
     from biobank_core.interchange import dump  # noqa: PLC0415
 
-    with stores_of(ctx, write=False) as stores:
-        total = sum(stores.catalog.count().values())
-        with (
-            open_output(output) as stream,
-            progress("dump", total=total) as told,
-        ):
-            dump(stores.catalog, stream.buffer, progress=told)
+    # The lineage index is not even opened: it may be what is damaged.
+    with open_catalog(settings_of(ctx).catalog) as catalog:
+        with open_output(output) as stream, progress("dump", total=_total(catalog)) as told:
+            report = dump(catalog, stream.buffer, rescue=True, progress=told)
+        if report.damage is not None:
+            click.echo(f"biobank: {report.damage}", err=True)
+            click.echo(
+                f"biobank: {report.lost:,} objects could not be read; {report.written:,} were "
+                "written",
+                err=True,
+            )
+            ctx.exit(StorageError.exit_code)
+
+
+def _total(catalog: Catalog) -> int | None:
+    from biobank_core.errors import StorageError  # noqa: PLC0415
+
+    try:
+        return sum(catalog.count().values())
+    except StorageError:
+        return None

@@ -13,7 +13,7 @@ import msgspec
 
 from biobank_core.catalog.checks import UniqueKey, kind_of, refuse_depth, unique_keys
 from biobank_core.catalog.port import Catalog, Change, Delete, Save, Versioned
-from biobank_core.errors import ConflictError, DuplicateError, InputError
+from biobank_core.errors import ConflictError, DuplicateError, InputError, StaleVersionError
 from biobank_core.interchange.lines import Line, LineFile, refuse_repeated_names
 from biobank_core.interchange.survey import Fate, Survey
 from biobank_core.model import codec
@@ -24,6 +24,8 @@ from biobank_core.model.registry import kinds
 # Objects a commit, and lines looked up in the catalog at once.
 _PAGE: Final = 1000
 _MAX_SHOWN_CHARS: Final = 80
+# Others who write at the same time cost us a second look, rarely a third.
+_TRIES: Final = 8
 
 T = TypeVar("T")
 
@@ -61,22 +63,36 @@ def load(
     """
     told = progress or (lambda _: None)
     with LineFile(source) as file:
-        survey = _surveyed(file, catalog, update=update, told=told)
-        order = survey.order()
-        deletes = survey.of_fate(Fate.DELETED)
-        report = LoadReport(
-            created=len(survey.of_fate(Fate.NEW)),
-            updated=len(survey.of_fate(Fate.UPDATED)),
-            deleted=len(deletes),
-            unchanged=len(survey.of_fate(Fate.UNCHANGED)),
-        )
-        try:
-            with catalog.transaction():
-                for page in _pages(_saves(file, survey, order, told)):
-                    catalog.commit(page, by=by)
-                _delete(catalog, survey, deletes, by=by)
-        except InputError as exc:
-            raise exc.at(file=file.name) from exc
+        for _ in range(_TRIES - 1):
+            head = catalog.head()
+            try:
+                return _loaded(file, catalog, by=by, update=update, told=told)
+            except (StaleVersionError, DuplicateError):
+                # Did somebody write between our reading and our writing? Then we look again.
+                if catalog.head() == head:
+                    raise
+        return _loaded(file, catalog, by=by, update=update, told=told)
+
+
+def _loaded(
+    file: LineFile, catalog: Catalog, *, by: str, update: bool, told: Callable[[float], None]
+) -> LoadReport:
+    survey = _surveyed(file, catalog, update=update, told=told)
+    order = survey.order()
+    deletes = survey.of_fate(Fate.DELETED)
+    report = LoadReport(
+        created=len(survey.of_fate(Fate.NEW)),
+        updated=len(survey.of_fate(Fate.UPDATED)),
+        deleted=len(deletes),
+        unchanged=len(survey.of_fate(Fate.UNCHANGED)),
+    )
+    try:
+        with catalog.transaction():
+            for page in _pages(_saves(file, survey, order, told)):
+                catalog.commit(page, by=by)
+            _delete(catalog, survey, deletes, by=by)
+    except InputError as exc:
+        raise exc.at(file=file.name) from exc
     return report
 
 

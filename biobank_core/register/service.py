@@ -10,7 +10,13 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from biobank_core.catalog.port import Catalog, Save
-from biobank_core.errors import BiobankError, ConflictError, InputError
+from biobank_core.errors import (
+    BiobankError,
+    ConflictError,
+    DuplicateError,
+    InputError,
+    StaleVersionError,
+)
 from biobank_core.model import codec
 from biobank_core.model.base import Object
 from biobank_core.model.ids import VID_PATTERN, new_vid
@@ -23,6 +29,9 @@ from biobank_core.register.tables import read_table
 
 # A file of another program can be wrong in every row; nobody reads more than this.
 MAX_REPORTED: Final = 50
+
+# Others who write at the same time cost us a second look, rarely a third.
+_TRIES: Final = 8
 
 # Columns that hold several references.
 _LISTS: Final = ("source", "items")
@@ -54,6 +63,15 @@ def register(
     action). Raises InputError or ConflictError (all rows contradict only what stands) that lists
     up to MAX_REPORTED wrong rows, NotFoundError for an unknown study.
     """
+    for _ in range(_TRIES - 1):
+        head = catalog.head()
+        registration = _Registration(catalog, file=file, kind=kind, study=study)
+        try:
+            return registration.run(by=by, dry_run=dry_run)
+        except (StaleVersionError, DuplicateError):
+            # Did somebody write between our reading and our writing? Then we look again.
+            if catalog.head() == head:
+                raise
     return _Registration(catalog, file=file, kind=kind, study=study).run(by=by, dry_run=dry_run)
 
 

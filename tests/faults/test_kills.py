@@ -19,7 +19,7 @@ from tests.unit.scripted_galaxy import ScriptedGalaxy, end
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 OBJECTS = 10_000
-TUBES = 2_000
+TUBES = 3_000
 JOBS = 160
 
 

@@ -27,6 +27,7 @@ from biobank_core.catalog.port import (
     Versioned,
 )
 from biobank_core.catalog.sqlite.finding import COLUMNS, Query, queries, queries_of_kinds
+from biobank_core.catalog.sqlite.rescue import rows_left
 from biobank_core.catalog.sqlite.schema import COMPONENT, STEPS
 from biobank_core.catalog.sqlite.state import PAGE, Links, Rows, add_kinds, pages
 from biobank_core.catalog.sqlite.writing import write_unit
@@ -218,6 +219,14 @@ class SqliteCatalog(Catalog):
             for version, time, by, deleted, body in rows
         ]
 
+    def rescue(self, after: str) -> Iterator[Versioned | None]:
+        with self.file.reading() as connection:
+            for row in rows_left(connection):
+                if row is None:
+                    yield None
+                elif row[0] > after:
+                    yield self._rescued(*row)
+
     def damage(self) -> Iterator[str]:
         return self.file.damage()
 
@@ -306,6 +315,13 @@ class SqliteCatalog(Catalog):
                         by=by,
                         changes=tuple(changed.get(number, ())),
                     )
+
+    def _rescued(self, vid: str, version: int, body: bytes) -> Versioned | None:
+        try:
+            obj = self._decoded(vid, body)
+        except StorageError:
+            return None
+        return Versioned(obj, version) if obj.vid == vid else None
 
     def _decoded(self, vid: str, body: bytes) -> Object:
         try:

@@ -1,0 +1,83 @@
+"""Several processes that write one SQLite file at once, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import world
+from tests.faults.compared import dump_and_digest
+from tests.faults.killing import Lab
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PEOPLE = 4
+TUBES = 500
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    (folder / "studies.tsv").write_text("label\nKPN\n")
+    people = "".join(f"P{number}\n" for number in range(PEOPLE))
+    (folder / "people.tsv").write_text(f"code\n{people}")
+    for name in "ab":
+        rows = (f"{name}{n}\tP{n % PEOPLE}\tIMPORT\t2026-01-01\n" for n in range(TUBES))
+        (folder / f"{name}.tsv").write_text("label\tsource\tcategory\tbegin\n" + "".join(rows))
+    lines = list(world.lines(world.mixed(4_000)))
+    common = len(world.common())
+    # Two files of which each holds all that it needs; what they have in common is in both.
+    (folder / "data.jsonl").write_bytes(b"".join(lines))
+    (folder / "samples.jsonl").write_bytes(
+        b"".join([*lines[:common], *world.lines(world.data(f"own {n}") for n in range(1_000))])
+    )
+    return Lab(folder)
+
+
+def test_many_writers_at_once_lose_nothing_and_none_is_turned_away(lab: Lab) -> None:
+    lab.run("register", "Study", "studies.tsv")
+    lab.run("register", "Individual", "people.tsv", "--study", "KPN")
+    commands = [
+        ("load", "data.jsonl"),
+        ("register", "Tube", "a.tsv", "--study", "KPN"),
+        ("load", "samples.jsonl"),
+        ("register", "Tube", "b.tsv", "--study", "KPN"),
+        *(("consent", "give", f"KPN:P{number}") for number in range(PEOPLE)),
+    ]
+    _all_at_once(lab, commands)
+    dumped, _ = dump_and_digest(lab.folder)
+    lines = [json.loads(line) for line in dumped.splitlines()]
+    kinds = [line["kind"] for line in lines]
+    # Study, individuals with enrollment and consent, tubes with their actions, both files.
+    assert len(lines) == 1 + 3 * PEOPLE + 2 * 2 * TUBES + 4_000 + 1_000
+    assert (kinds.count("Consent"), kinds.count("Tube")) == (PEOPLE, 2 * TUBES)
+
+
+def test_the_same_by_several_at_once_is_done_once(lab: Lab) -> None:
+    # The file itself is made by whoever comes first.
+    _all_at_once(lab, [("load", "data.jsonl")] * 3 + [("init",)] * 3)
+    assert len(dump_and_digest(lab.folder)[0].splitlines()) == 4_000
+    _all_at_once(lab, [("register", "Study", "studies.tsv")] * 4)
+    _all_at_once(lab, [("register", "Individual", "people.tsv", "--study", "KPN")] * 4)
+    assert len(dump_and_digest(lab.folder)[0].splitlines()) == 4_000 + 1 + 2 * PEOPLE
+
+
+def test_consents_of_one_person_given_at_once_all_stand(lab: Lab) -> None:
+    lab.run("register", "Study", "studies.tsv")
+    lab.run("register", "Individual", "people.tsv", "--study", "KPN")
+    scopes = [f"scope {number}" for number in range(6)]
+    _all_at_once(lab, [("consent", "give", "KPN:P0", "--scope", scope) for scope in scopes])
+    dumped, _ = dump_and_digest(lab.folder)
+    consents = [line for line in map(json.loads, dumped.splitlines()) if line["kind"] == "Consent"]
+    assert sorted(line["scope"] for line in consents) == scopes
+
+
+def _all_at_once(lab: Lab, commands: list[tuple[str, ...]]) -> None:
+    processes = [(command, lab.start(*command)) for command in commands]
+    for command, process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{command}: {err}"
+        assert "locked" not in err
