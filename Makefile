@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint services clean
+.PHONY: help demo test faults bench lint services clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ faults: ## Kill commands at 20 random moments each; keeps the figures in benchma
 	@scripts/setup.sh test
 	BIOBANK_FAULT_ROUNDS=$${BIOBANK_FAULT_ROUNDS:-20} BIOBANK_FAULT_KEEP=1 \
 		.venv/bin/python -m pytest tests/faults
+
+bench: ## Measure speed beside sqlite3 alone (BENCH=--full: a million objects); keeps the figures
+	@scripts/setup.sh test
+	.venv/bin/python -m benchmarks $(BENCH)
 
 lint: ## Check style and types, as `make test` does first
 	.venv/bin/ruff check .

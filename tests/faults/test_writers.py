@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import world
+from biobank_core.catalog.registry import open_catalog
+from biobank_core.interchange import LoadReport, load, survey
+from biobank_core.register import register, service
 from tests.faults.compared import dump_and_digest
 from tests.faults.killing import Lab
 
@@ -81,3 +85,44 @@ def _all_at_once(lab: Lab, commands: list[tuple[str, ...]]) -> None:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, f"{command}: {err}"
         assert "locked" not in err
+
+
+def test_a_load_that_another_overtakes_finds_the_objects_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, url = lab.folder / "data.jsonl", f"sqlite:///{lab.folder}/c.db"
+    real = survey.Survey.order
+    overtaken: list[LoadReport] = []
+
+    def order(self: survey.Survey) -> list[int]:
+        if not overtaken:
+            overtaken.append(LoadReport(0, 0, 0, 0))
+            with open_catalog(url, create=True) as other:
+                overtaken.append(load(other, file, by="other"))
+        return real(self)
+
+    monkeypatch.setattr(survey.Survey, "order", order)
+    with open_catalog(url, create=True) as catalog:
+        report = load(catalog, file, by="test")
+    assert overtaken[1].created == 4_000
+    assert (report.created, report.unchanged) == (0, 4_000)
+
+
+def test_a_registration_that_another_overtakes_finds_the_rows_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, url = str(lab.folder / "studies.tsv"), f"sqlite:///{lab.folder}/c.db"
+    real = service._Registration._refuse_cycles
+    overtaken: list[str] = []
+
+    def refuse_cycles(self: service._Registration, drafts: list[Any]) -> None:
+        if not overtaken:
+            overtaken.append("begun")
+            with open_catalog(url, create=True) as other:
+                overtaken.append(register(other, file=file, kind="Study", by="other")[0].vid)
+        real(self, drafts)
+
+    monkeypatch.setattr(service._Registration, "_refuse_cycles", refuse_cycles)
+    with open_catalog(url, create=True) as catalog:
+        [row] = register(catalog, file=file, kind="Study", by="test")
+    assert (row.vid, row.new) == (overtaken[1], False)

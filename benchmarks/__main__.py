@@ -1,0 +1,47 @@
+"""Measure ourselves beside sqlite3 alone: `python -m benchmarks [--full] [SUBJECT ...]`.
+
+Each subject is a module here. Everything is measured in one run on the same rows; what it finds is
+printed and kept in RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from benchmarks.report import append
+from benchmarks.workspace import Figure, Workspace
+
+SUBJECTS: Final = ("start", "commit", "load", "keeping", "lineage", "selecting")
+_HEADER: Final = (
+    "| what | ours | raw sqlite3 | ratio | aim | |",
+    "|---|---:|---:|---:|---:|---|",
+)
+
+
+def main() -> None:
+    """Run the subjects that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("subject", nargs="*", help=f"some of: {', '.join(SUBJECTS)}; default: all")
+    parser.add_argument("--full", action="store_true", help="with the sizes of the aims")
+    parser.add_argument("--no-record", action="store_true", help="only print")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.subject) - set(SUBJECTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(SUBJECTS)}")
+    found: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="biobank-bench-") as folder:
+        work = Workspace(Path(folder), full=chosen.full)
+        for name in chosen.subject or SUBJECTS:
+            for figure in importlib.import_module(f"benchmarks.{name}").figures(work):
+                found.append(figure)
+                print(" | ".join(cell for cell in figure.cells() if cell), flush=True)
+    if not chosen.no_record:
+        lines = [f"| {' | '.join(figure.cells())} |" for figure in found]
+        append("Speed (make bench)" + (" --full" * chosen.full), [*_HEADER, *lines])
+
+
+if __name__ == "__main__":
+    main()
