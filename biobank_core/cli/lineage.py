@@ -63,7 +63,7 @@ _FRESHNESS = ("any", "wait", "source")
     show_default=True,
     help="With --freshness wait, give up after so many seconds (exit code 3).",
 )
-@format_option("tsv", "json", "svg", "dot")
+@format_option("tsv", "json", "svg", "dot", "graphml")
 @output_option
 @catalog_options
 @click.pass_context
@@ -142,6 +142,10 @@ def _write(
 
         json.dump(as_json(answer, names, report), stream, ensure_ascii=False, indent=2)
         stream.write("\n")
+    elif form == "graphml":
+        from biobank_core.export.graphml import graphml  # noqa: PLC0415
+
+        stream.writelines(graphml(answer, names))
     else:
         from biobank_core.export import drawing, picture  # noqa: PLC0415
 
