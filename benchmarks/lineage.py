@@ -13,6 +13,7 @@ from benchmarks.workspace import (
     Store,
     Workspace,
     biobank,
+    memory,
     percentile,
     seconds,
     timed,
@@ -30,6 +31,9 @@ MOST_S: Final = 0.010
 WITH_OBJECTS_MOST_S: Final = 0.030
 COMMAND_MOST_S: Final = 0.8
 LADDER_MOST_S: Final = 0.1
+FAN: Final = 250
+FAN_OUTPUTS: Final = 2_000
+WIDE_MOST_MB: Final = 1_000
 
 
 def figures(work: Workspace) -> Iterator[Figure]:
@@ -39,6 +43,12 @@ def figures(work: Workspace) -> Iterator[Figure]:
     yield from _answers(store, nodes)
     rungs = work.store("ladder", lambda: [*world.common(), *_ladder()])
     yield from _climbed(rungs)
+    if work.full:
+        wide = work.store("wide", lambda: [*world.common(), *_fan()])
+        cost = biobank(wide.folder, "lineage", world.vid("data", "root"))
+        what = f"`biobank lineage`, an answer of {FAN * FAN_OUTPUTS:,} objects"
+        yield seconds(what, cost.seconds)
+        yield memory(f"{what}, peak memory", cost.peak_mb, most_mb=WIDE_MOST_MB)
 
 
 def _answers(store: Store, nodes: int) -> Iterator[Figure]:
@@ -94,6 +104,15 @@ def _climbed(store: Store) -> Iterator[Figure]:
     )
     connection.close()
     yield seconds(f"lineage up a ladder of {RUNGS:,} diamonds", ours_s, raw_s, most_s=LADDER_MOST_S)
+
+
+def _fan() -> Iterator[Object]:
+    """One piece of data of which very many were made."""
+    yield world.data("root")
+    for number in range(FAN):
+        made = [world.data(f"leaf {number} {leaf}") for leaf in range(FAN_OUTPUTS)]
+        yield from made
+        yield world.action(f"fan {number}", [world.vid("data", "root")], [one.vid for one in made])
 
 
 def _ladder() -> Iterator[Object]:
