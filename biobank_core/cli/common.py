@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, TextIO, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from biobank_core.catalog.port import Catalog
     from biobank_core.config import Settings
     from biobank_core.stores import Stores
 
@@ -158,6 +159,16 @@ def progress(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(text, total=total)
         yield lambda by: bar.advance(task, by)
+
+
+def total_of(catalog: Catalog) -> int | None:
+    """How many objects there are, for `progress`; None where a damaged file can't tell."""
+    from biobank_core.errors import StorageError  # noqa: PLC0415
+
+    try:
+        return sum(catalog.count().values())
+    except StorageError:
+        return None
 
 
 class TsvWriter:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from biobank_core.cli.common import (
@@ -12,10 +10,8 @@ from biobank_core.cli.common import (
     output_option,
     progress,
     settings_of,
+    total_of,
 )
-
-if TYPE_CHECKING:
-    from biobank_core.catalog.port import Catalog
 
 
 @click.command()
@@ -35,7 +31,7 @@ def command(ctx: click.Context, *, output: str | None) -> None:
 
     # The lineage index is not even opened: it may be what is damaged.
     with open_catalog(settings_of(ctx).catalog) as catalog:
-        with open_output(output) as stream, progress("dump", total=_total(catalog)) as told:
+        with open_output(output) as stream, progress("dump", total=total_of(catalog)) as told:
             report = dump(catalog, stream.buffer, rescue=True, progress=told)
         if report.damage is not None:
             click.echo(f"biobank: {report.damage}", err=True)
@@ -45,12 +41,3 @@ def command(ctx: click.Context, *, output: str | None) -> None:
                 err=True,
             )
             ctx.exit(StorageError.exit_code)
-
-
-def _total(catalog: Catalog) -> int | None:
-    from biobank_core.errors import StorageError  # noqa: PLC0415
-
-    try:
-        return sum(catalog.count().values())
-    except StorageError:
-        return None

@@ -12,6 +12,7 @@ from biobank_core.cli.common import (
     output_option,
     progress,
     stores_of,
+    total_of,
     tsv_writer,
 )
 
@@ -37,8 +38,7 @@ def command(ctx: click.Context, *, repair: bool, output: str | None) -> None:
     # Damage is looked for before anything else is read.
     with stores_of(ctx, write=False, up_to_date=False) as stores, open_output(output) as out:
         rows = tsv_writer(out, ["what", "vid", "kind", "detail"])
-        total = sum(stores.catalog.count().values())
-        with progress("verify", total=total) as told:
+        with progress("verify", total=total_of(stores.catalog)) as told:
             for finding in verify(stores.catalog, stores.index, repair=repair, advance=told):
                 rows.row([finding.what, finding.vid, finding.kind, finding.detail])
                 found += 1

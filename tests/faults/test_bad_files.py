@@ -207,6 +207,17 @@ def test_of_a_damaged_file_verify_says_so_and_dump_saves_what_can_be_read(lab: L
     assert f"{len(lost)} objects could not be read; {len(saved):,} were written" in done.stderr
 
 
+@pytest.mark.parametrize("table", ["object_by_kind", "unit", "lineage_node", "reference"])
+def test_damage_anywhere_is_found_and_no_object_lost_by_what_dump_does_not_need(
+    lab: Lab, table: str
+) -> None:
+    whole = dump_and_digest(lab.folder)[0]
+    _overwrite(lab.folder / "c.db", table, every=2)
+    found = lab.run("verify", expect=1)
+    assert found.stdout.splitlines()[1].startswith("damaged\t\t\t")
+    assert lab.run("dump").stdout.encode() == whole
+
+
 def test_with_a_damaged_index_alone_every_object_is_saved(lab: Lab) -> None:
     whole = set(dump_and_digest(lab.folder)[0].splitlines())
     _overwrite(lab.folder / "c.db", "sqlite_autoindex_object_1", every=3)
