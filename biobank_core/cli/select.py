@@ -50,8 +50,23 @@ def _moment(
     return callback
 
 
+def _pairs(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
 def criteria_options(function: F) -> F:
-    """Adds --study, --tool, --release, --since, --until, --scope, for `criteria_of`."""
+    """Adds --study, --tool, --release, --param, --reference, --since, --until, --scope.
+
+    `criteria_of` takes what they hold.
+    """
     for decorate in reversed(
         (
             click.option("--study", metavar="LABEL", required=True, help="The study, or its VID."),
@@ -64,6 +79,18 @@ def criteria_options(function: F) -> F:
                 "--release",
                 metavar="RANGE",
                 help="Releases of the tool, such as '<3' or '>=2,<3'; one alone means that one.",
+            ),
+            click.option(
+                "--param",
+                metavar="NAME=VALUE",
+                multiple=True,
+                callback=_pairs,
+                help="What it was run with; nested names are joined by dots. May be repeated: all.",
+            ),
+            click.option(
+                "--reference",
+                metavar="OBJECT",
+                help="Data it was given, alone or in a collection: a VID or study:label.",
             ),
             click.option(
                 "--since",
@@ -95,6 +122,8 @@ def criteria_of(
     study: str,
     tool: str | None,
     release: str | None,
+    param: tuple[tuple[str, str], ...],
+    reference: str | None,
     since: datetime | None,
     until: datetime | None,
     scope: str,
@@ -103,7 +132,12 @@ def criteria_of(
     from biobank_core import addressing  # noqa: PLC0415
     from biobank_core.selection.criteria import Criteria  # noqa: PLC0415
 
+    wanted = None
+    if reference is not None:
+        wanted = addressing.resolve(catalog, reference, kinds=("DataSample", "Collection"))
     return Criteria(
+        params=param,
+        reference=wanted.object.vid if wanted else None,
         study=addressing.study(catalog, study).vid,
         tool=tool,
         release=release,
@@ -127,6 +161,8 @@ def command(
     study: str,
     tool: str | None,
     release: str | None,
+    param: tuple[tuple[str, str], ...],
+    reference: str | None,
     since: datetime | None,
     until: datetime | None,
     scope: str,
@@ -138,8 +174,8 @@ def command(
     """Select the samples that need reanalysis, each with the reason.
 
     A sample is the nearest vessel that a matching result came from. Left out, with the reason
-    (--all): what is superseded, done already with a release outside the range, tied to no sample,
-    or without consent, and what is pooled with such.
+    (--all): what is superseded, done already with a release outside the range or without the
+    parameter or reference, tied to no sample, or without consent, and what is pooled with such.
 
     Columns of tsv: sample (VID), label, study, donor (enrollment codes), reason, tool, release,
     results and sources (VIDs, joined by ;), and with --all also state (selected, excluded) and
@@ -156,6 +192,8 @@ def command(
             study=study,
             tool=tool,
             release=release,
+            param=param,
+            reference=reference,
             since=since,
             until=until,
             scope=scope,

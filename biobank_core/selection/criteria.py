@@ -20,7 +20,10 @@ class Criteria:
     samples. `tool` is a tool's full id, its id without version, or its last part; `release` a
     range as in `selection.releases`. `since` and `until` (both inclusive, aware) bound the end of
     the action, or its begin where the end is not known. `scope` is what consent is needed for.
-    Raises InputError for a malformed release, a time without a zone, or an empty time span.
+    `params` are (name, value) of its setup, all of which it must have, as in `selection.uses`;
+    `reference` is the VID of a node that must be one of its inputs or in a collection of them.
+    Raises InputError for a malformed release, a time without a zone, an empty time span, or a
+    parameter without a name.
     """
 
     study: str
@@ -29,6 +32,8 @@ class Criteria:
     since: datetime | None = None
     until: datetime | None = None
     scope: str = DEFAULT_SCOPE
+    params: tuple[tuple[str, str], ...] = ()
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if self.release is not None:
@@ -41,6 +46,8 @@ class Criteria:
                 )
         if self.since and self.until and self.until < self.since:
             raise InputError("must not be before since", field="until", value=str(self.until))
+        if not all(name for name, _value in self.params):
+            raise InputError("needs a name, as in NAME=VALUE", field="param")
 
 
 class ReasonCode(Enum):

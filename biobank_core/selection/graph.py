@@ -68,6 +68,7 @@ class ActionInfo:
 
     vid: str
     device: str | None
+    setup: str | None
     status: ActionStatus
     analyses: bool
     time: datetime
@@ -126,6 +127,7 @@ def _action(line: Action | shapes.ActionLine) -> ActionInfo:
     return ActionInfo(
         vid=line.vid,
         device=line.device,
+        setup=line.setup,
         status=line.status,
         analyses=line.category not in _NO_ANALYSIS,
         time=line.end or line.begin,

@@ -29,8 +29,13 @@ def match_text(
     made: Sequence[tuple[ActionInfo, Sequence[OldResult]]],
     criteria: Criteria,
     failed: str | None,
+    *,
+    reference: str | None = None,
 ) -> str:
-    """Of each matching action (the latest first) what it made; then what was asked for."""
+    """Of each matching action (the latest first) what it made; then what was asked for.
+
+    `reference` is the label of the one that was asked for.
+    """
     parts = [
         f"{tool_text(results[0].tool, results[0].release)} made "
         f"{_listed(result.label or result.vid for result in results)} ({day(action)})"
@@ -39,8 +44,12 @@ def match_text(
     if len(made) > _MAX_NAMED:
         parts.append(f"and {len(made) - _MAX_NAMED} more such results")
     text = ", ".join(parts)
-    if criteria.release is not None:
-        text += f"; wanted: {criteria.release}"
+    wanted = [] if criteria.release is None else [criteria.release]
+    wanted += [f"{name}={value}" for name, value in criteria.params]
+    if reference is not None:
+        wanted.append(f"reference {reference}")
+    if wanted:
+        text += f"; wanted: {', '.join(wanted)}"
     return f"{text}; {failed}" if failed else text
 
 
@@ -49,9 +58,12 @@ def superseded_text(pairs: Sequence[tuple[str, str]]) -> str:
     return "superseded: " + _listed(f"{old} by {new}" for old, new in pairs)
 
 
-def done_text(tool: str | None, release: str | None, action: ActionInfo) -> str:
-    """What made the analysis needless."""
-    return f"already done with {tool_text(tool, release)} on {day(action)}"
+def done_text(
+    tool: str | None, release: str | None, action: ActionInfo, *, differs: bool = False
+) -> str:
+    """What made the analysis needless; `differs` if by its parameters or reference."""
+    how = " and other parameters or reference data" if differs else ""
+    return f"already done with {tool_text(tool, release)}{how} on {day(action)}"
 
 
 def failed_text(tool: str | None, release: str | None, action: ActionInfo) -> str:

@@ -3,14 +3,16 @@
 The rules, in the order in which they leave a sample out:
 
 1. An action *matches* if it ended ok, made something, its device is the tool, its release is in
-   the range and its time in the span. It is an action of the study, or one upstream of such, not
-   only the last before a result.
+   the range, its time in the span, and it had the parameters and the reference (`uses`). It is an
+   action of the study, or one upstream of such, not only the last before a result.
 2. Its *samples* are the nearest vessels upstream of what it made, on every path (individuals where
    no vessel is). Results that reach neither are `unlinked`.
 3. A result that was `superseded` or `deleted` needs nothing; a sample with no other is left out.
 4. `already-done`: an ok action of the same tool with a known release outside the range belongs to
    the same sample, is not older than all that match, and was not superseded altogether itself (an
-   analysis that was itself replaced is no reason to keep what replaced it).
+   analysis that was itself replaced is no reason to keep what replaced it). Where parameters or a
+   reference are asked for, one that is known not to have had them counts too, whatever its
+   release.
 5. Consent: every individual upstream of the sample, or of the data taken from it, must allow the
    scope on that day (`permission`). Material of which no individual is known allows nothing.
 
@@ -41,6 +43,7 @@ from biobank_core.selection.graph import ActionInfo, Graph, NodeKind, chunks, lo
 from biobank_core.selection.permission import Permissions
 from biobank_core.selection.releases import parse_range
 from biobank_core.selection.upstream import Upstream
+from biobank_core.selection.uses import Uses
 from biobank_core.selection.withheld import why_not
 
 
@@ -68,10 +71,11 @@ def _without_collector() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Tool:
-    """What the criteria say of a device."""
+    """What the criteria say of a device; `same`: it is the tool, in whatever release."""
 
     label: str | None
     release: str | None
+    same: bool
     wanted: bool
     outside: bool
 
@@ -110,6 +114,7 @@ class _Selecting:
         self._criteria = criteria
         self._graph = graph
         self._upstream = Upstream(graph)
+        self._uses = Uses(catalog, criteria, graph)
         self._permissions = Permissions(study=criteria.study, scope=criteria.scope, on=today)
         self._superseded = _supersessions(catalog)
         self._tools: dict[str | None, _Tool] = {
@@ -134,11 +139,17 @@ class _Selecting:
         wanted = True
         if self._criteria.tool is not None:
             if not tools.matches(label, self._criteria.tool):
-                return _Tool(label, release, wanted=False, outside=False)
+                return _Tool(label, release, same=False, wanted=False, outside=False)
             wanted = tools.version_of(self._criteria.tool) in (None, release)
         if self._criteria.release is not None:
             wanted = wanted and parse_range(self._criteria.release).contains(release)
-        return _Tool(label, release, wanted=wanted, outside=not wanted and bool(release))
+        return _Tool(
+            label,
+            release,
+            same=label is not None,
+            wanted=wanted,
+            outside=not wanted and bool(release),
+        )
 
     def _tool(self, action: ActionInfo) -> _Tool:
         # A device whose plug-in is missing is as good as unknown.
@@ -154,7 +165,16 @@ class _Selecting:
             and (until is None or action.time <= until)
             # Without a tool every analysis is meant, but not what only brought data in.
             and (self._criteria.tool is not None or (action.analyses and action.device is not None))
+            and (not self._uses.asked or self._uses.fits(action) is True)
         )
+
+    def _is_other(self, action: ActionInfo) -> bool:
+        """Whether it is known to be what the criteria do not ask for, of the same tool."""
+        tool = self._tool(action)
+        return tool.outside or (tool.same and self._differs(action))
+
+    def _differs(self, action: ActionInfo) -> bool:
+        return self._uses.asked and self._uses.fits(action) is False
 
     def _gather(self) -> tuple[dict[str, _About], list[_Match]]:
         """What concerns each sample that has a match, and the matches that reach no sample."""
@@ -162,7 +182,7 @@ class _Selecting:
         unlinked: list[_Match] = []
         others: list[ActionInfo] = []
         for action in self._graph.actions:
-            if self._tool(action).outside:
+            if self._is_other(action):
                 others.append(action)
             elif self._is_wanted(action):
                 samples = self._upstream.samples_of(action)
@@ -269,18 +289,33 @@ class _Selecting:
         done = self._done(about, matches, live)
         if done is not None:
             tool = self._tool(done)
-            return ReasonCode.ALREADY_DONE, reasons.done_text(tool.label, tool.release, done)
+            text = reasons.done_text(
+                tool.label, tool.release, done, differs=not tool.outside and self._differs(done)
+            )
+            return ReasonCode.ALREADY_DONE, text
         study = self._graph.nodes[sample].study
         refused = why_not(about.people, study, graph=self._graph, permissions=self._permissions)
         if refused is not None:
             return refused
-        failed = max(about.failed, key=_when, default=None)
+        failed = max(self._tried(about, live), key=_when, default=None)
         tried = None
         if failed is not None:
             tool = self._tool(failed)
             tried = reasons.failed_text(tool.label, tool.release, failed)
         made = [(match.action, self._results(match, match.live)) for match in live]
-        return ReasonCode.MATCH, reasons.match_text(made, self._criteria, tried)
+        wanted = self._criteria.reference
+        if wanted is not None:
+            node_of_it = self._graph.nodes.get(wanted)
+            wanted = (node_of_it.label if node_of_it else "") or wanted
+        text = reasons.match_text(made, self._criteria, tried, reference=wanted)
+        return ReasonCode.MATCH, text
+
+    def _tried(self, about: _About, live: list[_Match]) -> list[ActionInfo]:
+        if not self._uses.asked or self._criteria.tool is not None:
+            return about.failed
+        # Of whatever tool is meant, most runs had not that parameter: they are no tries.
+        labels = {self._tool(match.action).label for match in live}
+        return [action for action in about.failed if self._tool(action).label in labels]
 
     def _nothing_left(self, matches: list[_Match]) -> tuple[ReasonCode, str]:
         pairs = [

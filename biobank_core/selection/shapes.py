@@ -39,6 +39,7 @@ class ActionLine(msgspec.Struct):
     status: ActionStatus
     begin: datetime
     device: str | None = None
+    setup: str | None = None
     end: datetime | None = None
     inputs: list[InputLine] = []
     outputs: list[OutputLine] = []

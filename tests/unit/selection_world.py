@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from biobank_core.catalog.port import Delete, Save
 from biobank_core.catalog.sqlite import SqliteCatalog, open_catalog
-from biobank_core.model.base import Object
+from biobank_core.model.base import JsonObject, Object
 from biobank_core.model.ids import derived_vid
 from biobank_core.model.kinds import (
     Action,
     ActionCategory,
+    ActionSetup,
     ActionStatus,
     Consent,
     ConsentStatus,
@@ -155,6 +157,12 @@ class World:
             self._devices[label, release] = self.add(device)
         return self._devices[label, release]
 
+    def setup(self, parameters: JsonObject) -> str:
+        made = vid(f"setup {json.dumps(parameters, sort_keys=True)}")
+        if made not in self.objects:
+            self.add(ActionSetup(vid=made, parameters=parameters))
+        return made
+
     def act(
         self,
         inputs: Iterable[str],
@@ -166,6 +174,7 @@ class World:
         category: ActionCategory = ActionCategory.PROCESSING,
         study: str | None = None,
         day: int | None = None,
+        parameters: JsonObject | None = None,
     ) -> str:
         """An action on `day` of 2026 (1 is 1 January); by default each is a day after the last."""
         self._actions += 1
@@ -176,6 +185,7 @@ class World:
                 category=category,
                 study=study or self.main,
                 device=self.device(tool, release) if tool else None,
+                setup=None if parameters is None else self.setup(parameters),
                 status=status,
                 begin=begin,
                 end=begin + timedelta(hours=1),
@@ -197,11 +207,16 @@ class World:
         return made
 
     def typing(
-        self, label: str, *inputs: str, release: str | None = "2.2.0", day: int | None = None
+        self,
+        label: str,
+        *inputs: str,
+        release: str | None = "2.2.0",
+        day: int | None = None,
+        parameters: JsonObject | None = None,
     ) -> str:
         """A typing result of the tool that the tests look for."""
         made = self.data(label)
-        self.act(inputs, [made], tool=TOOL, release=release, day=day)
+        self.act(inputs, [made], tool=TOOL, release=release, day=day, parameters=parameters)
         return made
 
     def isolate(self, name: str, consent: ConsentStatus | None = ConsentStatus.GIVEN) -> str:
@@ -220,6 +235,8 @@ class World:
         until: datetime | None = None,
         scope: str = "research",
         study: str | None = None,
+        params: tuple[tuple[str, str], ...] = (),
+        reference: str | None = None,
     ) -> Criteria:
         return Criteria(
             study=study or self.main,
@@ -228,6 +245,8 @@ class World:
             since=since,
             until=until,
             scope=scope,
+            params=params,
+            reference=reference,
         )
 
     def select(self, criteria: Criteria | None = None, *, today: date = TODAY) -> Selection:

@@ -16,7 +16,9 @@ from biobank_core.model.base import Object
 from biobank_core.model.kinds import (
     Action,
     ActionCategory,
+    ActionSetup,
     ActionStatus,
+    Collection,
     Consent,
     ConsentStatus,
     DataSample,
@@ -101,7 +103,41 @@ class Slow:
             return False
         if asked.until is not None and self.when(action) > asked.until:
             return False
+        if self.was_given(action) is False or self.was_set(action) is not True:
+            return False
         return action.status is ActionStatus.OK and bool(action.outputs)
+
+    def was_given(self, action: Action) -> bool:
+        """Whether it had the reference among its inputs."""
+        wanted = self.criteria.reference
+        return wanted is None or any(wanted in self.held(port.object) for port in action.inputs)
+
+    def held(self, vid: str) -> set[str]:
+        return {vid} | {one for member in self.members(vid) for one in self.held(member)}
+
+    def was_set(self, action: Action) -> bool | None:
+        """Whether it had the parameters; None where nothing is known of them."""
+        if not self.criteria.params:
+            return True
+        setup = self.objects.get(action.setup or "")
+        if not isinstance(setup, ActionSetup):
+            return None
+        flat = {}
+        for name, value in setup.parameters.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            flat |= {f"{name}.{key}".rstrip("."): str(one) for key, one in inner.items()}
+        return all(flat.get(name) == value for name, value in self.criteria.params)
+
+    def is_other(self, action: Action) -> bool:
+        """Whether it is known to be what was not asked for."""
+        device = self.device(action)
+        assert device is not None
+        is_outside = (
+            device.release is not None
+            and self.criteria.release is not None
+            and not in_range(device.release, self.criteria.release)
+        )
+        return is_outside or not self.was_given(action) or self.was_set(action) is False
 
     def concerns(self, action: Action) -> bool:
         if action.study == self.criteria.study:
@@ -185,9 +221,7 @@ class Slow:
             if (
                 action.status is ActionStatus.OK
                 and device is not None
-                and device.release is not None
-                and self.criteria.release is not None
-                and not in_range(device.release, self.criteria.release)
+                and self.is_other(action)
                 and self.is_same_tool(device, live)
                 and sample in self.samples(action)
                 and self.is_near(action)
@@ -251,6 +285,9 @@ _WORDS = {
     ConsentState.MISSING: "missing",
 }
 _DEVICES = [(TOOL, "2.2.0"), (TOOL, "2.3"), (TOOL, "3.2.4"), (TOOL, None), ("x", "1"), (None, None)]
+
+_PARAMETERS = [None, {}, {"k": 21}, {"k": 31}, {"k": 21, "mode": {"name": "fast"}}]
+_WANTED = [(), (("k", "21"),), (("mode.name", "fast"),), (("k", "21"), ("mode.name", "fast"))]
 
 
 @st.composite
@@ -320,6 +357,7 @@ def _act(draw: st.DrawFn, world: World, nodes: list[str], made: list[str], study
         category=draw(st.sampled_from([ActionCategory.PROCESSING, ActionCategory.IMPORT])),
         study=draw(study),
         day=draw(st.integers(1, 5)),
+        parameters=draw(st.sampled_from(_PARAMETERS)),
     )
 
 
@@ -338,12 +376,21 @@ def _enrolled(world: World, person: str, study: str) -> bool:
     st.sampled_from(["kleborate_typing", TOOL, None]),
     st.sampled_from(["<3", "==2.2.0", ">=3", "!=2.3", None]),
     st.integers(0, 2),
+    st.sampled_from([*[()] * 3, *_WANTED]),
+    st.data(),
 )
 def test_the_selection_is_that_of_the_slow_one(
-    world: World, tool: str | None, release: str | None, foreign_per_own: int
+    world: World,
+    tool: str | None,
+    release: str | None,
+    foreign_per_own: int,
+    params: tuple[tuple[str, str], ...],
+    data: st.DataObject,
 ) -> None:
     world.save()
-    criteria = world.criteria(tool=tool, release=release)
+    nodes = [vid for vid, obj in world.objects.items() if isinstance(obj, DataSample | Collection)]
+    reference = data.draw(st.sampled_from([None, None, *nodes]))
+    criteria = world.criteria(tool=tool, release=release, params=params, reference=reference)
     graph = load_graph(world.catalog, world.main, foreign_per_own=foreign_per_own)
     fast = select_module._Selecting(world.catalog, criteria, graph, TODAY).run()
     world.catalog.close()
