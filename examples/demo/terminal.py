@@ -118,7 +118,7 @@ def _short(argument: str | Path) -> str:
 def _aligned(lines: list[str]) -> list[str]:
     """Tab-separated lines as columns, long cells cut short; other lines as they are, cut short."""
     rows = [line.split("\t") for line in lines]
-    if max(map(len, rows), default=0) == 1:
+    if max(map(len, rows), default=0) <= 1:
         return [_cut(line, _MAX_LINE_CHARS) for line in lines]
     cells = [[_cut(cell, _MAX_CELL_CHARS) for cell in row] for row in rows]
     wide = max(map(len, cells))
