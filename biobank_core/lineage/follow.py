@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Final, Protocol, runtime_checkable
 
-from biobank_core.catalog.port import Catalog, Position
+from biobank_core.catalog.port import Catalog, Position, Versioned
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.port import LineageIndex
-from biobank_core.lineage.projection import project
+from biobank_core.lineage.projection import in_graph, project
 
 # Objects of one batch, and of one transaction of a catch-up.
 BATCH: Final = 5_000
@@ -88,9 +88,20 @@ def rebuild(
         return taken
 
 
+def objects_of_graph(catalog: Catalog, advance: Callable[[int], None]) -> Iterator[Versioned]:
+    """All objects that may have a place in the graph, by VID; `advance` is told of the others.
+
+    Files and consents, often half of a catalog, need not be read to know that they have none.
+    """
+    counts = catalog.count()
+    wanted = {kind for kind in counts if in_graph(kind)}
+    advance(sum(number for kind, number in counts.items() if kind not in wanted))
+    return catalog.iterate(wanted)
+
+
 def _events(catalog: Catalog, log: str, advance: Callable[[int], None]) -> Iterator[IndexEvent]:
     number = 0
-    for number, found in enumerate(catalog.iterate(), start=1):
+    for number, found in enumerate(objects_of_graph(catalog, advance), start=1):
         event = project(found.object, version=found.version, log=log)
         if event is not None:
             yield event

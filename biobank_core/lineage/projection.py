@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from biobank_core.lineage.events import (
     ActionEvent,
@@ -22,6 +22,9 @@ from biobank_core.model.kinds import (
     VesselsCollection,
 )
 from biobank_core.model.registry import is_a, is_node
+
+# Kinds that the graph holds and that are no nodes.
+_NO_NODES: Final = ("Action", "Device", "Supersession")
 
 
 def project(obj: Object, *, version: int, log: str) -> IndexEvent | None:
@@ -62,6 +65,11 @@ def project(obj: Object, *, version: int, log: str) -> IndexEvent | None:
                 study=getattr(obj, "study", None),
             )
     return None
+
+
+def in_graph(kind: str) -> bool:
+    """Whether `project` may give an event for objects of this kind; a Tombstone may be of any."""
+    return kind == "Tombstone" or is_node(kind) or any(is_a(kind, base) for base in _NO_NODES)
 
 
 def _deleted(stone: Tombstone, *, version: int, log: str) -> IndexEvent | None:

@@ -21,7 +21,7 @@ from biobank_core.lineage.events import (
     NodeEvent,
     SupersessionEvent,
 )
-from biobank_core.lineage.follow import BATCH
+from biobank_core.lineage.follow import BATCH, objects_of_graph
 from biobank_core.lineage.links import Link, part_of
 from biobank_core.lineage.port import (
     IMPLICIT_COLLECTION,
@@ -72,7 +72,7 @@ def expected(catalog: Catalog, index: LineageIndex, advance: Advance) -> Iterato
     }
     # Two supersessions of one pair are one edge. They are few: results that were made again.
     pairs: set[tuple[str, str]] = set()
-    objects = catalog.iterate()
+    objects = objects_of_graph(catalog, advance)
     while some := list(islice(objects, BATCH)):
         events = [
             event
