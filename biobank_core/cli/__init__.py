@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "dump": "Write all objects as JSON Lines.",
     "register": "Register studies, individuals, consents, tubes and others from a TSV file.",
     "consent": "Give or withdraw the consent of an individual in a study.",
-    "record": "Record the jobs of a Galaxy server as actions.",
+    "record": "Record the jobs of a Galaxy server, or of an exported archive, as actions.",
     "unlinked": "List data that belong to no known biological sample.",
     "link": "Tie data to the biological sample they came from.",
     "lineage": "Show what objects came from and what was made of them.",

@@ -12,6 +12,7 @@ from biobank_core.cli.common import catalog_options, progress, settings_of, stor
 
 if TYPE_CHECKING:
     from biobank_core.galaxy.recorder import Summary
+    from biobank_core.galaxy.source import Source
 
 _MAX_TOLD = 20
 
@@ -37,7 +38,15 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 @click.option(
     "--galaxy-name",
     metavar="NAME",
-    help="What the server is called in the catalog, for ever; default: the host in its URL.",
+    help="What the server is called in the catalog, for ever; default: the host in its URL. "
+    "Required with --archive, which does not say where it comes from.",
+)
+@click.option(
+    "--archive",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Record an exported history or invocation (tar.gz, bag.tgz, rocrate.zip) instead of a "
+    "server. It is checked as a whole first; nothing of it is put on disk.",
 )
 @click.option(
     "--study", metavar="LABEL", help="The study of what no rule places; default: 'unassigned'."
@@ -72,6 +81,7 @@ def command(
     *,
     galaxy: str | None,
     galaxy_name: str | None,
+    archive: str | None,
     study: str | None,
     rules_file: str | None,
     history: str | None,
@@ -79,28 +89,33 @@ def command(
     since: datetime | None,
     hashes: str,
 ) -> None:
-    """Record the jobs of a Galaxy server as actions.
+    """Record the jobs of a Galaxy server, or of an exported archive, as actions.
 
     The key is GALAXY_API_KEY; an administrator's records the jobs of all users. Run it again, as
     often as you like: it goes on where it was, and nothing is recorded twice. A job that has not
-    ended is recorded by a later run.
+    ended is recorded by a later run. An archive and its server give the same objects: the second
+    one fills in what the first did not know.
     """
     from biobank_core import addressing  # noqa: PLC0415
     from biobank_core.config import operator  # noqa: PLC0415
-    from biobank_core.galaxy.client import GalaxyClient, server_key  # noqa: PLC0415
-    from biobank_core.galaxy.live import LiveSource  # noqa: PLC0415
     from biobank_core.galaxy.recorder import Recorder, Scope  # noqa: PLC0415
     from biobank_core.galaxy.rules import load_rules  # noqa: PLC0415
 
-    settings = settings_of(ctx)
     rules = load_rules(rules_file)
-    url = galaxy or settings.require_galaxy_url()
-    server = galaxy_name or server_key(url)
-    client = GalaxyClient.connect(url, settings.require_secret("GALAXY_API_KEY").reveal())
+    with_hashes = hashes == "existing"
+    source: Source
+    if archive is None:
+        source, server = _live(ctx, galaxy, galaxy_name, hashes=with_hashes)
+    else:
+        if galaxy or history or invocation:
+            raise click.UsageError("--archive goes with none of --galaxy, --history, --invocation")
+        if not galaxy_name:
+            raise click.UsageError("--archive needs --galaxy-name: which server is it from?")
+        source, server = _archive(archive, hashes=with_hashes), galaxy_name
     with stores_of(ctx, write=True) as stores:
         recorder = Recorder(
             stores.catalog,
-            LiveSource(client, hashes=hashes == "existing"),
+            source,
             server=server,
             scope=Scope(history_id=history, invocation_id=invocation, since=since),
             rules=rules,
@@ -111,6 +126,26 @@ def command(
         with progress("recording", total=len(todo)) as advance:
             summary = recorder.run(todo, advance)
     _tell(summary, click.echo)
+
+
+def _live(
+    ctx: click.Context, galaxy: str | None, galaxy_name: str | None, *, hashes: bool
+) -> tuple[Source, str]:
+    from biobank_core.galaxy.client import GalaxyClient, server_key  # noqa: PLC0415
+    from biobank_core.galaxy.live import LiveSource  # noqa: PLC0415
+
+    settings = settings_of(ctx)
+    url = galaxy or settings.require_galaxy_url()
+    client = GalaxyClient.connect(url, settings.require_secret("GALAXY_API_KEY").reveal())
+    return LiveSource(client, hashes=hashes), galaxy_name or server_key(url)
+
+
+def _archive(path: str, *, hashes: bool) -> Source:
+    from pathlib import Path  # noqa: PLC0415
+
+    from biobank_core.galaxy.archive import open_archive  # noqa: PLC0415
+
+    return open_archive(Path(path), hashes=hashes)
 
 
 def _tell(summary: Summary, say: Callable[..., None]) -> None:

@@ -53,6 +53,8 @@ class Drafter:
     study_of: Callable[[str | None, tuple[str, ...]], str]
     unassigned: str
     ambiguous: Callable[[str], bool]
+    # Ids of an archive mean nothing outside of it.
+    keep_ids: bool = True
     candidates: dict[str, Candidate] = field(default_factory=dict)
 
     def draft(self, job: JobRecord, around: Gathered) -> Draft:
@@ -70,6 +72,7 @@ class Drafter:
             outputs=outputs,
             rule=rule,
             ambiguous=self.ambiguous(job.id or ""),
+            keep_ids=self.keep_ids,
         )
         objects: dict[str, Object] = {done.device.vid: done.device}
         if done.setup is not None:
@@ -154,7 +157,7 @@ class Drafter:
                 items=tuple(DataMember(role=role, object=vid) for role, vid in shape.items),
                 galaxy=GalaxyCollection(
                     server=self.server,
-                    hdca_id=record.id if record and outer else None,
+                    hdca_id=record.id if record and outer and self.keep_ids else None,
                     collection_type=shape.collection_type,
                 ),
             )

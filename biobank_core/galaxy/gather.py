@@ -13,7 +13,6 @@ from biobank_core.catalog.port import Catalog, Versioned
 from biobank_core.errors import BiobankError, UnreachableError
 from biobank_core.galaxy import identity
 from biobank_core.galaxy.client import GalaxyFaultError
-from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.records import (
     CollectionEnd,
     CollectionRecord,
@@ -21,8 +20,9 @@ from biobank_core.galaxy.records import (
     JobRecord,
 )
 from biobank_core.galaxy.shapes import Shape, shape_of
+from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.translate import action_vid_of
-from biobank_core.model.kinds import DataCollection, DataObject
+from biobank_core.model.kinds import DataCollection, DataObject, DataSample
 
 R = TypeVar("R")
 
@@ -49,7 +49,7 @@ class Gathered:
 class Gatherer:
     """Collects for batch after batch; remembers the collections of this run."""
 
-    source: LiveSource
+    source: Source
     catalog: Catalog
     server: str
     _shapes: dict[str, Shape] = field(default_factory=dict)
@@ -108,7 +108,8 @@ class Gatherer:
             for end in job.output_collections:
                 makers[end.key] = (vid, end.role)
         wanted = [key for key in makers if key not in self._shapes]
-        self._shapes.update(self._from_catalog(wanted))
+        if self.source.live:
+            self._shapes.update(self._from_catalog(wanted))
         missing = [key for key in wanted if key not in self._shapes]
         growing: set[str] = set()
         for key, record in self._asked(missing, self.source.collection).items():
@@ -210,7 +211,7 @@ class Gatherer:
                 if copies.get(vid) is None:
                     copies[vid] = copy
         known = self.catalog.get(copies)
-        again = self._worth_asking_again(jobs, known)
+        again = self._worth_asking_again(jobs, known) | _told_by_no_server(known)
         missing = {
             copy: vid for vid, copy in copies.items() if copy and (vid not in known or vid in again)
         }
@@ -228,7 +229,7 @@ class Gatherer:
         outputs = {
             identity.data_sample_vid(end.uuid): end.uuid
             for job in jobs
-            if job.cached_from is None
+            if not job.is_cached
             for end in job.outputs
             if end.uuid
         }
@@ -257,6 +258,17 @@ class Gatherer:
             else:
                 found[item_id] = answer
         return found
+
+
+def _told_by_no_server(known: Mapping[str, Versioned]) -> set[str]:
+    """Data known from an archive only, which tells no size, and nothing of what was purged."""
+    return {
+        vid
+        for vid, item in known.items()
+        if isinstance(item.object, DataSample)
+        and item.object.galaxy is not None
+        and item.object.galaxy.as_of is None
+    }
 
 
 def _raise_if_gone(error: BiobankError) -> None:

@@ -38,11 +38,8 @@ V = TypeVar("V")
 # Galaxy's own default, and the most that it gives at once.
 PAGE_ROWS: Final = 500
 _INVOCATION_PAGE_ROWS: Final = 100
-_SHA256_NAMES: Final = frozenset({"SHA-256", "sha256", "SHA256"})
-_SHA256_CHARS: Final = 64
 _INVOCATION_UUID: Final = "__workflow_invocation_uuid__"
 _IDENTIFIER_SUFFIX: Final = "|__identifier__"
-_NEW_FILE: Final = ("__new_primary_file_", "__")
 
 
 class LiveSource:
@@ -57,6 +54,11 @@ class LiveSource:
         self._workflows: _Once[wire.Workflow | None] = _Once()
         self._invocations: _Once[wire.Invocation | None] = _Once()
         self._invocation_rows: _Once[dict[str, str]] = _Once()
+
+    @property
+    def live(self) -> bool:
+        """Its ids are those of the server's API, and it has more to tell later."""
+        return True
 
     def jobs(
         self,
@@ -146,7 +148,7 @@ class LiveSource:
             inputs=inputs,
             input_collections=collections,
             outputs=tuple(
-                DatasetEnd(role=_output_role(name), uuid=wire.canonical_uuid(e.uuid), id=e.id)
+                DatasetEnd(role=wire.output_role(name), uuid=wire.canonical_uuid(e.uuid), id=e.id)
                 for name, e in sorted((detail.outputs or {}).items())
             ),
             output_collections=tuple(
@@ -179,7 +181,7 @@ class LiveSource:
             extension=found.extension or found.file_ext,
             state=found.state,
             size_bytes=size,
-            sha256=_sha256(found.hashes) if self.hashes else None,
+            sha256=wire.sha256_of(found.hashes) if self.hashes else None,
             deleted=found.deleted,
             purged=found.purged,
             as_of=datetime.now(UTC).replace(microsecond=0),
@@ -343,33 +345,22 @@ def _naive(time: datetime) -> str:
 
 
 def _decoded(value: Any) -> Any:
-    """A parameter as it was meant: Galaxy gives each as JSON text."""
+    """A parameter as it was meant: Galaxy gives each as JSON text.
+
+    A number or a truth value stays text ("false"), as Galaxy's own `safe_loads` has it: an archive
+    does not tell it from the same text, and both must give equal parameters.
+    """
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        decoded = json.loads(value)
     except (ValueError, RecursionError):
         return value
+    return value if isinstance(decoded, bool | int | float) else decoded
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _output_role(name: str) -> str:
-    start, end = _NEW_FILE
-    if name.startswith(start) and name.endswith(end):
-        name = name.removeprefix(start).removesuffix(end)
-    return safe_text(name)
-
-
-def _sha256(hashes: list[wire.Hash] | None) -> str | None:
-    for found in hashes or ():
-        if found.hash_function in _SHA256_NAMES and not found.extra_files_path:
-            value = (found.hash_value or "").lower()
-            if len(value) == _SHA256_CHARS and all(c in "0123456789abcdef" for c in value):
-                return value
-    return None
 
 
 def _metrics(metrics: list[wire.Metric] | None) -> tuple[datetime | None, datetime | None]:

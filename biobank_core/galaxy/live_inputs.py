@@ -60,6 +60,11 @@ def grouped_inputs(
     return ends, tuple(collections)
 
 
+def sources_of(state: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(kind of source, id) of all data that went into a tool's state."""
+    return [source for _, items in _leaves(state) for source in _sources(items)]
+
+
 def _by_parameter(raw: Mapping[str, wire.End], names: Collection[str]) -> dict[str, list[wire.End]]:
     grouped: dict[str, list[tuple[int, wire.End]]] = {}
     for name, end in raw.items():

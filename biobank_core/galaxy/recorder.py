@@ -18,11 +18,11 @@ from biobank_core.errors import BiobankError, InputError, NotFoundError
 from biobank_core.galaxy import identity, wire
 from biobank_core.galaxy.drafts import Draft, Drafter
 from biobank_core.galaxy.gather import Gatherer
-from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.matching import match
 from biobank_core.galaxy.records import FINAL_STATES, JobRecord, utc
 from biobank_core.galaxy.rules import Rules
 from biobank_core.galaxy.saving import Saver
+from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.studies import Studies
 from biobank_core.galaxy.translate import action_vid_of
 from biobank_core.model.kinds import Action, Cursor
@@ -82,7 +82,9 @@ class Todo:
 
 
 class Recorder:
-    """One recording of one server. `study`: VID of the study for what no rule places.
+    """One recording of one server, or of an archive, which needs no cursor.
+
+    `study`: VID of the study for what no rule places.
 
     `prepare` asks what there is to do, `run` does it.
     """
@@ -90,7 +92,7 @@ class Recorder:
     def __init__(
         self,
         catalog: Catalog,
-        source: LiveSource,
+        source: Source,
         *,
         server: str,
         scope: Scope,
@@ -114,7 +116,7 @@ class Recorder:
             catalog=catalog,
             unassigned=self._studies.unassigned,
             by=by,
-            cursor=self._standing_cursor(),
+            cursor=self._standing_cursor() if source.live else None,
         )
 
     def prepare(self) -> list[Todo]:
@@ -149,9 +151,10 @@ class Recorder:
             if advance is not None:
                 advance(len(batch))
         cursor = self._saver.cursor
-        self.summary.waiting = len(
-            set(cursor.waiting_job_ids if cursor else ()) - self.summary.failed.keys()
-        )
+        waiting = set(cursor.waiting_job_ids if cursor else ())
+        if not self._source.live:
+            waiting = {job.job_id for job in todo if not job.ended}
+        self.summary.waiting = len(waiting - self.summary.failed.keys())
         return self.summary
 
     def _record(self, batch: Sequence[Todo]) -> None:
@@ -171,6 +174,7 @@ class Recorder:
             study_of=self._studies.of,
             unassigned=self._studies.unassigned,
             ambiguous=self._is_ambiguous,
+            keep_ids=self._source.live,
         )
         drafts: list[Draft] = []
         for job in jobs:
@@ -263,6 +267,13 @@ class Recorder:
                 self._ambiguous.update(ids)
 
     def _note_standing_twins(self, jobs: Sequence[JobRecord]) -> None:
+        if not self._source.live:
+            # Ids can't be compared: told apart only where a server's recording did so before.
+            apart = {
+                action_vid_of(job, server=self._server, ambiguous=True): job.id for job in jobs
+            }
+            self._ambiguous.update(apart[vid] or "" for vid in self._catalog.get(apart))
+            return
         vids = {action_vid_of(job, server=self._server): job.id for job in jobs}
         for vid, standing in self._catalog.get(vids).items():
             action = standing.object
@@ -277,6 +288,8 @@ class Recorder:
     def _cursor_after(
         self, batch: Sequence[Todo], *, waiting: set[str], failed: dict[str, str]
     ) -> Cursor | None:
+        if not self._source.live:
+            return None
         old = self._saver.cursor
         times = [todo.update_time for todo in batch if todo.update_time is not None]
         if old is not None:
@@ -322,7 +335,7 @@ class Recorder:
 
 def record(
     catalog: Catalog,
-    source: LiveSource,
+    source: Source,
     *,
     server: str,
     history_id: str | None = None,

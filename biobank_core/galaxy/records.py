@@ -1,7 +1,7 @@
 """What a Galaxy job, dataset or collection was, whoever told us: a live server or an archive.
 
-Made only by the sources (`live`), which check every value that came from outside. Text is safe to
-store; times are UTC; a value is None where the source does not know it.
+Made only by the sources (`live`, `archive`), which check every value that came from outside. Text
+is safe to store; times are UTC; a value is None where the source does not know it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class VersionSource(Enum):
     TOOL_SHED_ID = "tool_shed_id"
     BUILD_FOR_RERUN = "build_for_rerun"
     BUILD_FOR_RERUN_MESSAGE = "build_for_rerun_message"
+    JOBS_ATTRS = "jobs_attrs"
 
 
 class DatasetRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +129,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `inputs` are its dataset inputs, those included that came inside a collection of
     `input_collections` (same role). `element_identifiers`: input role -> element identifier of a
-    mapped-over job. `parameters` are decoded, noise still in.
+    mapped-over job. `parameters` are decoded, noise still in. `handed_back`: known to be answered
+    from the job cache, though not from which job. `partial`: the source does not know all its ends.
     """
 
     id: str | None
@@ -145,6 +147,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     galaxy_version: str | None = None
     history_id: str | None = None
     cached_from: str | None = None
+    handed_back: bool = False
+    partial: bool = False
     parameters: dict[str, Any] = {}
     inputs: tuple[DatasetEnd, ...] = ()
     input_collections: tuple[CollectionEnd, ...] = ()
@@ -152,6 +156,11 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     output_collections: tuple[CollectionEnd, ...] = ()
     element_identifiers: dict[str, str] = {}
     invocation: InvocationRecord | None = None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the job cache answered: what it put out was made by another job."""
+        return self.handed_back or self.cached_from is not None
 
     @property
     def is_upload(self) -> bool:

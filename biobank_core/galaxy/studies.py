@@ -6,9 +6,9 @@ from typing import Final
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.galaxy import identity
-from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.records import HistoryRecord
 from biobank_core.galaxy.rules import Rules
+from biobank_core.galaxy.source import Source
 from biobank_core.model.base import Object
 from biobank_core.model.kinds import Study
 
@@ -19,7 +19,7 @@ class Studies:
     """Studies by the rules; the private study `unassigned` is made when it is needed."""
 
     def __init__(
-        self, catalog: Catalog, rules: Rules, source: LiveSource, *, fallback: str | None
+        self, catalog: Catalog, rules: Rules, source: Source, *, fallback: str | None
     ) -> None:
         self._catalog = catalog
         self._rules = rules

@@ -60,11 +60,13 @@ def translate(
     outputs: Mapping[str, Shape],
     rule: ToolRule | None = None,
     ambiguous: bool = False,
+    keep_ids: bool = True,
 ) -> Translated:
     """The action of a job in a final state.
 
     `inputs` and `outputs` are the shapes of its collections by their keys; one that is missing is
-    not known. Raises InputError for a job whose state is none of ours or that JSON can't hold.
+    not known. `keep_ids`: its ids are those of the server's API. Raises InputError for a job whose
+    state is none of ours or that JSON can't hold.
     """
     vid = action_vid_of(job, server=server, ambiguous=ambiguous)
     flags = [AMBIGUOUS] if ambiguous else []
@@ -77,7 +79,12 @@ def translate(
     shapes = (*(shape for _, shape in used), *outputs.values())
     roles = {end.role for end in job.inputs}
     lost = any(end.key not in inputs and end.role not in roles for end in job.input_collections)
-    if lost or any(e.uuid is None for e in ends) or not all(shape.complete for shape in shapes):
+    if (
+        job.partial
+        or lost
+        or any(e.uuid is None for e in ends)
+        or not all(shape.complete for shape in shapes)
+    ):
         flags.append(PARTIAL)
     device = SoftwareProgram(
         vid=identity.device_vid(job.tool_id, job.tool_version),
@@ -101,7 +108,7 @@ def translate(
         outputs=_distinct(made),
         without_edge=_distinct(passed),
         flags=tuple(flags),
-        galaxy=_galaxy(job, server, times_from),
+        galaxy=_galaxy(job, server, times_from, keep_ids=keep_ids),
     )
     return Translated(action=action, setup=setup, device=device)
 
@@ -152,7 +159,7 @@ def _outputs(
     """(outputs that were made, those that make no edge)."""
     made: list[Port] = []
     passed: list[Port] = []
-    cached = job.cached_from is not None
+    cached = job.is_cached
     for end in job.outputs:
         if end.uuid:
             port = Port(role=end.role, object=identity.data_sample_vid(end.uuid))
@@ -198,11 +205,11 @@ def _times(job: JobRecord) -> tuple[datetime, datetime, str]:
     return job.create_time, max(job.create_time, job.update_time), "job"
 
 
-def _galaxy(job: JobRecord, server: str, times_from: str) -> GalaxyJob:
+def _galaxy(job: JobRecord, server: str, times_from: str, *, keep_ids: bool) -> GalaxyJob:
     invocation = job.invocation
     return GalaxyJob(
         server=server,
-        job_id=job.id,
+        job_id=job.id if keep_ids else None,
         tool_id=job.tool_id,
         tool_version=job.tool_version,
         tool_version_source=job.tool_version_source.value if job.tool_version_source else None,
@@ -210,7 +217,7 @@ def _galaxy(job: JobRecord, server: str, times_from: str) -> GalaxyJob:
         exit_code=job.exit_code,
         user=job.user,
         galaxy_version=job.galaxy_version,
-        history_id=job.history_id,
+        history_id=job.history_id if keep_ids else None,
         invocation_id=invocation.id if invocation else None,
         workflow_id=invocation.workflow_id if invocation else None,
         workflow_version=invocation.workflow_version if invocation else None,

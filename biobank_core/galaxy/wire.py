@@ -13,10 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from biobank_core.galaxy.client import GalaxyFaultError
+from biobank_core.galaxy.records import safe_text
 
 T = TypeVar("T")
 
 MAX_ENDS: Final = 1_000_000
+_SHA256_NAMES: Final = frozenset({"SHA-256", "sha256", "SHA256"})
+_SHA256_CHARS: Final = 64
+_NEW_FILE: Final = ("__new_primary_file_", "__")
 
 Id = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_-]+\Z")]
 Text = Annotated[str, Meta(max_length=100_000)]
@@ -230,3 +234,21 @@ def canonical_uuid(text: str | None) -> str | None:
         return str(uuid.UUID(text))
     except ValueError:
         return None
+
+
+def output_role(name: str) -> str:
+    """The role of an output: data found at run time have their name wrapped."""
+    start, end = _NEW_FILE
+    if name.startswith(start) and name.endswith(end):
+        name = name.removeprefix(start).removesuffix(end)
+    return safe_text(name)
+
+
+def sha256_of(hashes: list[Hash] | None) -> str | None:
+    """The SHA-256 of a dataset's main file."""
+    for found in hashes or ():
+        if found.hash_function in _SHA256_NAMES and not found.extra_files_path:
+            value = (found.hash_value or "").lower()
+            if len(value) == _SHA256_CHARS and all(c in "0123456789abcdef" for c in value):
+                return value
+    return None

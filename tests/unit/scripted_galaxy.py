@@ -35,6 +35,7 @@ class ScriptedGalaxy:
     """Stands for a `LiveSource` and for its client; `asked` is what it was asked for."""
 
     hashes: bool = True
+    live: bool = True
     user: GalaxyUser = field(default_factory=lambda: GalaxyUser(id="u", email="ada@x.org"))
     records: dict[str, JobRecord] = field(default_factory=dict)
     faults: set[str] = field(default_factory=set)
