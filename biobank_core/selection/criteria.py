@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+import msgspec
+
 from biobank_core.consent import DEFAULT_SCOPE
 from biobank_core.errors import InputError
 from biobank_core.selection.releases import parse_range
@@ -66,8 +68,7 @@ class ReasonCode(Enum):
     CONSENT_WITHDRAWN = "consent-withdrawn"
 
 
-@dataclass(frozen=True, slots=True)
-class OldResult:
+class OldResult(msgspec.Struct, frozen=True, gc=False):
     """What a matching action made: `role` is the output's name there; `tool` the device's label.
 
     `release` is None where it is not known.
@@ -81,8 +82,7 @@ class OldResult:
     release: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectedSample:
+class SelectedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One biological sample, in or left out (`code` says which).
 
     `sample` is the VID of the nearest vessel upstream of the results, of an individual where

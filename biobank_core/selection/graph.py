@@ -5,12 +5,14 @@ It is the actions of one study and everything upstream of them, in whatever stud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, TypeAlias
+
+import msgspec
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.errors import InputError
@@ -21,6 +23,7 @@ from biobank_core.model.kinds import (
     ActionStatus,
     DataCollection,
     Device,
+    Port,
     Tombstone,
     VesselsCollection,
 )
@@ -35,6 +38,9 @@ CHUNK: Final = 10_000
 _FOREIGN_PER_OWN: Final = 3
 
 
+# From this share (one in so many) of all objects on, reading through the whole catalog is quicker.
+_SCAN_FROM: Final = 4
+
 _NO_ANALYSIS: Final = (ActionCategory.IMPORT, ActionCategory.OBJECT_CLONING)
 
 
@@ -47,8 +53,7 @@ class NodeKind(Enum):
     DATA = "data"  # data samples, collections of them, and kinds that nothing is known of
 
 
-@dataclass(slots=True)
-class NodeInfo:
+class NodeInfo(msgspec.Struct, gc=False):
     """What is kept of an object; `members` are a collection's."""
 
     kind: NodeKind
@@ -59,8 +64,7 @@ class NodeInfo:
     members: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class ActionInfo:
+class ActionInfo(msgspec.Struct, gc=False, eq=False):
     """What is kept of an action. `time` is its end, or its begin where the end is unknown.
 
     `analyses` is false where nothing new is found out: data that are brought in, or copied.
@@ -100,8 +104,8 @@ def load_graph(catalog: Catalog, study: str, *, foreign_per_own: int = _FOREIGN_
     for item in catalog.find("Device"):
         if isinstance(item.object, Device):  # not one whose plug-in is missing
             graph.devices[item.object.vid] = item.object
-    own = list(map(_action, shapes.read(catalog, shapes.ACTION, "Action", {"study": study})))
     counts = catalog.count()
+    own = _own(catalog, study, counts)
     foreign = sum(counts.get(kind, 0) for kind in with_subkinds("Action")) - len(own)
     makers_of: _MakersOf
     if foreign <= 0:
@@ -111,9 +115,19 @@ def load_graph(catalog: Catalog, study: str, *, foreign_per_own: int = _FOREIGN_
     else:
         makers_of = _ask(catalog)
     _add(graph, own)
-    _load_many(graph, catalog, study, counts)
-    _walk_up(graph, catalog, own, makers_of)
+    ends = _ends(own)
+    _load_many(graph, catalog, study, counts, ends)
+    _walk_up(graph, catalog, own, ends, makers_of)
     return graph
+
+
+def _own(catalog: Catalog, study: str, counts: Mapping[str, int]) -> list[ActionInfo]:
+    if counts.get("Study", 0) != 1:
+        return list(map(_action, shapes.read(catalog, shapes.ACTION, "Action", {"study": study})))
+    # All of them, but for those of studies that were deleted.
+    kinds = {kind for kind in with_subkinds("Action") if kind != "Tombstone"}
+    lines = shapes.read_kinds(catalog, dict.fromkeys(kinds, shapes.ACTION))
+    return [_action(line) for line in lines if line.study == study]
 
 
 def chunks(vids: Iterable[str]) -> Iterator[list[str]]:
@@ -131,18 +145,27 @@ def _action(line: Action | shapes.ActionLine) -> ActionInfo:
         status=line.status,
         analyses=line.category not in _NO_ANALYSIS,
         time=line.end or line.begin,
-        inputs=tuple([port.object for port in line.inputs]),
+        inputs=_ports(line.inputs),
         outputs=tuple([(port.object, port.role) for port in line.outputs]),
     )
 
 
+def _ports(ports: Sequence[Port | shapes.InputLine]) -> tuple[str, ...]:
+    if len(ports) == 1:  # as most have
+        return (ports[0].object,)
+    return tuple([port.object for port in ports])
+
+
 def _add(graph: Graph, actions: Iterable[ActionInfo]) -> None:
-    for action in actions:
-        position = len(graph.actions)
+    makers = graph.makers
+    for position, action in enumerate(actions, len(graph.actions)):
         graph.actions.append(action)
-        # One action may put out a node twice, in two roles.
-        for vid in dict.fromkeys([vid for vid, _role in action.outputs]):
-            graph.makers.setdefault(vid, []).append(position)
+        for vid, _role in action.outputs:
+            known = makers.get(vid)
+            if known is None:
+                makers[vid] = [position]
+            elif known[-1] != position:  # one action may put out a node twice, in two roles
+                known.append(position)
 
 
 def _ends(actions: Iterable[ActionInfo]) -> dict[str, None]:
@@ -199,14 +222,17 @@ def _read_all(catalog: Catalog) -> _MakersOf:
 
 
 def _walk_up(
-    graph: Graph, catalog: Catalog, own: Sequence[ActionInfo], makers_of: _MakersOf
+    graph: Graph,
+    catalog: Catalog,
+    own: Sequence[ActionInfo],
+    frontier: dict[str, None],
+    makers_of: _MakersOf,
 ) -> None:
-    added = {action.vid for action in own}
-    walked: set[str] = set()
-    frontier = _ends(own)
     if makers_of is _no_makers:
         _load_nodes(graph, catalog, frontier)
         return
+    added = {action.vid for action in own}
+    walked: set[str] = set()
     while frontier:
         _load_nodes(graph, catalog, frontier)
         nodes = _with_members(graph, frontier, walked)
@@ -231,23 +257,39 @@ def _with_members(graph: Graph, vids: Iterable[str], walked: set[str]) -> list[s
     return nodes
 
 
-def _load_many(graph: Graph, catalog: Catalog, study: str, counts: Mapping[str, int]) -> None:
+def _load_many(
+    graph: Graph,
+    catalog: Catalog,
+    study: str,
+    counts: Mapping[str, int],
+    wanted: Collection[str],
+) -> None:
     """Reads the nodes of the study, and individuals, as a whole where most of them are needed."""
-    wanted = _ends(graph.actions)
+    of_study = {"study": study}
     if len(wanted) < CHUNK:
         return
-    kinds: list[tuple[str, dict[str, str] | None]] = [
-        (kind, {"study": study}) for kind in ("Vessel", "DataSample", "Collection")
-    ]
+    bases = ["Vessel", "DataSample", "Collection"]
     if counts.get("Individual", 0) <= len(wanted):
-        kinds.append(("Individual", None))
-    for kind, where in kinds:
-        for line in shapes.read(catalog, shapes.NODE, kind, where):
-            if line.vid in wanted:
-                members = tuple([item.object for item in line.items])
-                graph.nodes[line.vid] = NodeInfo(
-                    _kind(line.kind), line.kind, line.label, line.study, False, members
-                )
+        bases.append("Individual")
+    kinds = {kind for base in bases for kind in with_subkinds(base)} - {"Tombstone"}
+    lines: Iterable[shapes.NodeLine]
+    if len(wanted) * _SCAN_FROM >= sum(counts.values()):
+        lines = shapes.read_kinds(catalog, dict.fromkeys(kinds, shapes.NODE))
+    else:
+        lines = chain.from_iterable(
+            shapes.read(catalog, shapes.NODE, base, None if base == "Individual" else of_study)
+            for base in bases
+        )
+    nodes = graph.nodes
+    node_kinds = {kind: _kind(kind) for kind in kinds}
+    for line in lines:
+        vid = line.vid
+        if vid in wanted:
+            name = line.kind
+            members = tuple([item.object for item in line.items]) if line.items else ()
+            nodes[vid] = NodeInfo(
+                node_kinds.get(name) or _kind(name), name, line.label, line.study, False, members
+            )
     _load_nodes(graph, catalog, [vid for info in graph.nodes.values() for vid in info.members])
 
 

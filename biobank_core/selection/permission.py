@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ T = TypeVar("T")
 # Values in one `find`; from a share of the whole kind on, reading all of it is quicker.
 _PART: Final = 500
 _WHOLE_FROM: Final = 4
+# From so many individuals on, enrollments and consents are read together.
+_MANY: Final = 10_000
 
 _CODES: Final = {
     ConsentState.WITHDRAWN: ReasonCode.CONSENT_WITHDRAWN,
@@ -61,13 +63,33 @@ class Permissions:
 
     def load(self, catalog: Catalog, people: Iterable[str]) -> None:
         """Read what is known of these individuals (VIDs)."""
-        for enrollment in _found(
-            catalog, shapes.ENROLLMENT, "Enrollment", "individual", set(people)
-        ):
+        wanted = set(people)
+        counts = catalog.count()
+        if len(wanted) >= _MANY and len(wanted) * _WHOLE_FROM >= counts.get("Enrollment", 0):
+            self._load_all(catalog, wanted)
+            return
+        for enrollment in _found(catalog, shapes.ENROLLMENT, "Enrollment", "individual", wanted):
             self._enrollments.setdefault(enrollment.individual, []).append(enrollment)
         enrolled = {item.vid for items in self._enrollments.values() for item in items}
         for consent in _found(catalog, shapes.CONSENT, "Consent", "enrollment", enrolled):
             self._consents.setdefault(consent.enrollment, []).append(consent)
+
+    def _load_all(self, catalog: Catalog, people: set[str]) -> None:
+        consents: list[Consent] = []
+        enrolled: set[str] = set()
+        shape: dict[str, msgspec.json.Decoder[Any]] = {
+            "Enrollment": shapes.ENROLLMENT,
+            "Consent": shapes.CONSENT,
+        }
+        for item in shapes.read_kinds(catalog, shape):
+            if isinstance(item, Consent):
+                consents.append(item)
+            elif item.individual in people:
+                enrolled.add(item.vid)
+                self._enrollments.setdefault(item.individual, []).append(item)
+        for consent in consents:
+            if consent.enrollment in enrolled:
+                self._consents.setdefault(consent.enrollment, []).append(consent)
 
     def name(self, person: str, sample_study: str | None) -> str:
         """The individual's code in the study that asks, else in the sample's, else anywhere."""

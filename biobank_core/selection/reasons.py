@@ -96,6 +96,8 @@ def _past(text: str) -> str:
 
 def _listed(labels: Iterable[str]) -> str:
     names = list(dict.fromkeys(labels))
+    if len(names) == 1:
+        return names[0]
     if len(names) > _MAX_NAMED:
         return f"{', '.join(names[:_MAX_NAMED])} and {len(names) - _MAX_NAMED} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -24,9 +24,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TypeAlias
+
+import msgspec
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.consent import today as this_day
@@ -42,7 +44,7 @@ from biobank_core.selection.criteria import (
 from biobank_core.selection.graph import ActionInfo, Graph, NodeKind, chunks, load_graph
 from biobank_core.selection.permission import Permissions
 from biobank_core.selection.releases import parse_range
-from biobank_core.selection.upstream import Upstream
+from biobank_core.selection.upstream import Taken, Upstream
 from biobank_core.selection.uses import Uses
 from biobank_core.selection.withheld import why_not
 
@@ -84,8 +86,7 @@ class _Tool:
 _Output: TypeAlias = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(msgspec.Struct, gc=False):
     """A matching action, for one sample: its outputs that stand, and those that do not."""
 
     action: ActionInfo
@@ -93,18 +94,17 @@ class _Match:
     superseded: tuple[_Output, ...]
 
 
-@dataclass(slots=True)
-class _About:
+class _About(msgspec.Struct, gc=False):
     """What concerns one sample.
 
     `near` are the data taken from it, `sources` those of them that live matches were given.
     """
 
-    matches: list[_Match] = field(default_factory=list)
-    done: list[ActionInfo] = field(default_factory=list)
-    failed: list[ActionInfo] = field(default_factory=list)
-    near: set[str] = field(default_factory=set)
-    sources: set[str] = field(default_factory=set)
+    matches: list[_Match] = []
+    done: list[ActionInfo] = []
+    failed: list[ActionInfo] = []
+    near: set[str] = set()
+    sources: set[str] = set()
     people: frozenset[str] = frozenset()
 
 
@@ -181,21 +181,43 @@ class _Selecting:
         found: dict[str, _About] = {}
         unlinked: list[_Match] = []
         others: list[ActionInfo] = []
+        asked, unknown, tools_of = self._uses.asked, self._tools[None], self._tools
+        only_taken = self._upstream.only_taken
         for action in self._graph.actions:
+            tool = tools_of.get(action.device) or unknown
+            if not (tool.outside or tool.wanted or asked):
+                continue
             if self._is_other(action):
                 others.append(action)
             elif self._is_wanted(action):
+                pair = only_taken(action)
+                if pair is not None:
+                    self._note_single(action, pair, found)
+                    continue
                 samples = self._upstream.samples_of(action)
                 if not samples:
                     unlinked.append(self._match(action, action.outputs))
                 self._note(action, samples, found)
         for action in others:
-            for sample in self._upstream.samples_of(action):
+            pair = only_taken(action)
+            for sample in self._upstream.samples_of(action) if pair is None else (pair[0],):
                 about = found.get(sample)
                 if about is not None:
                     ok = action.status is ActionStatus.OK
                     (about.done if ok else about.failed).append(action)
         return found, unlinked
+
+    def _note_single(self, action: ActionInfo, pair: Taken, found: dict[str, _About]) -> None:
+        """`_note` where there is but one sample, and one data that was taken from it."""
+        sample, data = pair
+        match = self._match(action, action.outputs)
+        about = found.get(sample)
+        if about is None:
+            about = found[sample] = _About()
+        about.matches.append(match)
+        about.near.add(data)
+        if match.live:
+            about.sources.add(data)
 
     def _note(self, action: ActionInfo, samples: frozenset[str], found: dict[str, _About]) -> None:
         taken = self._upstream.taken
@@ -224,6 +246,8 @@ class _Selecting:
     def _match(self, action: ActionInfo, outputs: Iterable[_Output]) -> _Match:
         nodes, superseded = self._graph.nodes, self._superseded
         there = [out for out in outputs if not nodes[out[0]].deleted]
+        if not superseded:
+            return _Match(action, live=tuple(there), superseded=())
         return _Match(
             action,
             live=tuple([out for out in there if out[0] not in superseded]),
@@ -255,13 +279,18 @@ class _Selecting:
     def _judged(self, sample: str, about: _About) -> SelectedSample:
         node = self._graph.nodes[sample]
         study = node.study or self._criteria.study
-        matches = sorted(about.matches, key=lambda match: match.action.vid)
-        matches.sort(key=lambda match: match.action.time, reverse=True)
+        matches = about.matches
+        if len(matches) > 1:
+            matches = sorted(matches, key=lambda match: match.action.vid)
+            matches.sort(key=lambda match: match.action.time, reverse=True)
         live = [match for match in matches if match.live]
         code, reason = self._verdict(sample, about, matches, live)
         name = self._permissions.name
-        people = [vid for vid in about.people if self._graph.nodes[vid].kind is NodeKind.PERSON]
         nodes = self._graph.nodes
+        donors = {name(vid, study) for vid in about.people if nodes[vid].kind is NodeKind.PERSON}
+        sources: Iterable[str] = about.sources
+        if len(about.sources) > 1:
+            sources = sorted(sources, key=lambda vid: (nodes[vid].label, vid))
         return SelectedSample(
             sample=sample,
             label=name(sample, study) if node.kind is NodeKind.PERSON else node.label,
@@ -270,13 +299,15 @@ class _Selecting:
             study_label=self._labels.get(study, ""),
             code=code,
             reason=reason,
-            donors=tuple(sorted({name(vid, study) for vid in people})),
+            donors=tuple(sorted(donors)),
             results=tuple(
-                result
-                for match in (live or matches)
-                for result in self._results(match, match.live or match.superseded)
+                [
+                    result
+                    for match in (live or matches)
+                    for result in self._results(match, match.live or match.superseded)
+                ]
             ),
-            sources=tuple(sorted(about.sources, key=lambda vid: (nodes[vid].label, vid))),
+            sources=tuple(sources),
         )
 
     def _verdict(
@@ -330,6 +361,8 @@ class _Selecting:
 
     def _done(self, about: _About, matches: list[_Match], live: list[_Match]) -> ActionInfo | None:
         """The latest analysis that makes this one needless."""
+        if not about.done:
+            return None
         first = min(match.action.time for match in matches)
         labels = {self._tool(match.action).label for match in live}
         same_tool = self._criteria.tool is not None
@@ -346,11 +379,12 @@ class _Selecting:
 
     def _results(self, match: _Match, outputs: Iterable[_Output]) -> tuple[OldResult, ...]:
         tool = self._tool(match.action)
+        nodes, action = self._graph.nodes, match.action.vid
         return tuple(
-            OldResult(
-                vid, self._graph.nodes[vid].label, role, match.action.vid, tool.label, tool.release
-            )
-            for vid, role in outputs
+            [
+                OldResult(vid, nodes[vid].label, role, action, tool.label, tool.release)
+                for vid, role in outputs
+            ]
         )
 
     def _unlinked(self, match: _Match) -> SelectedSample:

@@ -18,20 +18,20 @@ from biobank_core.model.kinds import ActionCategory, ActionStatus, Consent, Enro
 T = TypeVar("T")
 
 
-class InputLine(msgspec.Struct):
+class InputLine(msgspec.Struct, gc=False):
     """The input of an action."""
 
     object: str
 
 
-class OutputLine(msgspec.Struct):
+class OutputLine(msgspec.Struct, gc=False):
     """The output of an action."""
 
     role: str
     object: str
 
 
-class ActionLine(msgspec.Struct):
+class ActionLine(msgspec.Struct, gc=False):
     """An Action."""
 
     vid: str
@@ -40,12 +40,13 @@ class ActionLine(msgspec.Struct):
     begin: datetime
     device: str | None = None
     setup: str | None = None
+    study: str | None = None
     end: datetime | None = None
     inputs: list[InputLine] = []
     outputs: list[OutputLine] = []
 
 
-class NodeLine(msgspec.Struct):
+class NodeLine(msgspec.Struct, gc=False):
     """Anything that stands in the graph; `items` are a collection's."""
 
     kind: str
@@ -80,5 +81,16 @@ def read(
     try:
         for line in catalog.lines(kind, where):
             yield decode(line)
+    except msgspec.MsgspecError as exc:
+        raise StorageError(f"{catalog.url}: an object of kind {kind} is damaged: {exc}") from exc
+
+
+def read_kinds(catalog: Catalog, decoders: Mapping[str, msgspec.json.Decoder[T]]) -> Iterator[T]:
+    """The objects of exactly these kinds, each in its shape, in any order; reads all there are."""
+    kind = ""
+    decodes = {name: decoder.decode for name, decoder in decoders.items()}
+    try:
+        for kind, line in catalog.lines_of(decodes):
+            yield decodes[kind](line)
     except msgspec.MsgspecError as exc:
         raise StorageError(f"{catalog.url}: an object of kind {kind} is damaged: {exc}") from exc

@@ -65,8 +65,11 @@ class Upstream:
         Of data without any it is empty.
         """
         chain: list[str] = []
+        nodes = self._graph.nodes
         while True:
             known = self._people.get(vid)
+            if known is None and nodes[vid].kind is NodeKind.PERSON:
+                known = self._people[vid] = frozenset((vid,))
             only = self._only_input(vid)
             if known is None and (only is None or len(chain) == _LONG_CHAIN):
                 known = _folded(vid, self._people, self._before_person, self._people_here)
@@ -86,7 +89,8 @@ class Upstream:
         behind = self.people(sample)
         for vid in data:
             more = self.people(vid)
-            behind = behind if more <= behind else behind | more
+            if more is not behind and not more <= behind:
+                behind = behind | more
         return behind
 
     def material(self, vid: str) -> tuple[str, ...]:
@@ -107,6 +111,34 @@ class Upstream:
                     seen.add(member)
                     stack.append(member)
         return tuple(found)
+
+    def only_taken(self, action: ActionInfo) -> Taken | None:
+        """The one pair that all inputs and outputs share, all being data; None if that is not so.
+
+        So it is with most actions, and quicker to tell than the general answers.
+        """
+        nodes, makers = self._graph.nodes, self._graph.makers
+        inputs = action.inputs
+        first: Taken | None = None
+        for vid in inputs:
+            taken = self.taken(vid)
+            if len(taken) != 1:
+                return None
+            (pair,) = taken
+            if first is not None and pair != first:
+                return None
+            first = pair
+        if first is None:
+            return None
+        for vid, _role in action.outputs:
+            if nodes[vid].kind is not NodeKind.DATA:
+                return None
+            if len(inputs) == 1 and len(makers[vid]) == 1 and not nodes[vid].members:
+                continue  # it came from that input alone
+            taken = self.taken(vid)
+            if len(taken) != 1 or first not in taken:
+                return None
+        return first
 
     def samples_of(self, action: ActionInfo) -> frozenset[str]:
         """The samples that an action's inputs and outputs belong to: vessels, else individuals."""

@@ -26,7 +26,7 @@ from biobank_core.catalog.port import (
     Referrer,
     Versioned,
 )
-from biobank_core.catalog.sqlite.finding import COLUMNS, Query, queries, queries_of_kinds
+from biobank_core.catalog.sqlite.finding import BODY, COLUMNS, Query, queries, queries_of_kinds
 from biobank_core.catalog.sqlite.rescue import rows_left
 from biobank_core.catalog.sqlite.schema import COMPONENT, STEPS
 from biobank_core.catalog.sqlite.state import PAGE, Links, Rows, add_kinds, pages
@@ -164,6 +164,10 @@ class SqliteCatalog(Catalog):
             found = queries(kind, where or {}, known, in_order=False)
         return self._lines(found)
 
+    def lines_of(self, kinds: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        self.file.connection  # noqa: B018
+        return self._lines_of(sorted(set(kinds)))
+
     def iterate(self, kinds: Iterable[str] | None = None) -> Iterator[Versioned]:
         self.file.connection  # noqa: B018
         return self._streamed(queries_of_kinds(kinds))
@@ -273,8 +277,22 @@ class SqliteCatalog(Catalog):
     def _lines(self, found: Sequence[Query]) -> Iterator[bytes]:
         with self.file.reading() as connection:
             for query in found:
-                for _vid, _version, body in _rows(connection, query):
-                    yield body
+                sql = query.sql.replace(COLUMNS, BODY, 1)
+                cursor = connection.execute(sql, query.parameters)
+                while page := cursor.fetchmany(PAGE):
+                    for (body,) in page:
+                        yield body
+
+    def _lines_of(self, kinds: list[str]) -> Iterator[tuple[str, bytes]]:
+        with self.file.reading() as connection:
+            # From the first page to the last: by an index each object would be looked up alone.
+            cursor = connection.execute(
+                f"SELECT o.kind, {BODY} FROM object o NOT INDEXED"  # noqa: S608
+                " WHERE o.deleted = 0 AND o.kind IN (SELECT value FROM json_each(?))",
+                (json.dumps(kinds),),
+            )
+            while page := cursor.fetchmany(PAGE):
+                yield from page
 
     def _referring(self, vids: Iterable[str], kinds: set[str] | None) -> Iterator[Referrer]:
         with self.file.reading() as connection:

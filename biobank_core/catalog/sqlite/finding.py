@@ -16,7 +16,8 @@ from biobank_core.errors import InputError
 from biobank_core.model.base import Value
 from biobank_core.model.registry import bases, kind_class, with_subkinds
 
-COLUMNS: Final = "o.vid, o.version, CAST(o.body AS BLOB)"
+BODY: Final = "CAST(o.body AS BLOB)"
+COLUMNS: Final = f"o.vid, o.version, {BODY}"
 
 _IN_COLUMN: Final = {
     "handle": "{o}.handle IN (SELECT value FROM json_each(?))",
