@@ -11,8 +11,14 @@ from datetime import datetime
 import msgspec
 
 
+# gc=False: by the hundred thousand, and never part of a cycle.
 class _Event(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    gc=False,
 ):
     """`log` is the catalog's log that the version counts in; a node's groups are its logs."""
 
@@ -22,7 +28,7 @@ class _Event(
     deleted: bool = False
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """A node and its role in an action or a collection."""
 
     role: str

@@ -42,6 +42,9 @@ class Relation(Enum):
     COLLECTED_IN = "COLLECTED_IN"
     SUPERSEDES = "SUPERSEDES"
 
+    # Enum's own is written in Python; edges are hashed by the million.
+    __hash__ = object.__hash__
+
 
 class Maker(msgspec.Struct, frozen=True, gc=False):
     """The action that made a node, as the index knows it. `tool` is the device's label."""

@@ -35,14 +35,14 @@ from biobank_core.lineage.port import (
 from biobank_core.lineage.projection import project
 
 
-class Made(msgspec.Struct, frozen=True):
+class Made(msgspec.Struct, frozen=True, gc=False):
     """A node and an action that made it."""
 
     node: str
     maker: Maker
 
 
-class Ahead(msgspec.Struct, frozen=True):
+class Ahead(msgspec.Struct, frozen=True, gc=False):
     """The index holds a later version than the catalog: it would not take in the next ones."""
 
     vid: str

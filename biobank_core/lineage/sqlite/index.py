@@ -12,7 +12,7 @@ from biobank_core.errors import TimeoutExceededError
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.port import Answer, Edge, LineageIndex, Node, Question, Relation, Use
 from biobank_core.lineage.sqlite import read, write
-from biobank_core.lineage.sqlite.schema import COMPONENT, STEPS, TABLES, to_blob, to_vid
+from biobank_core.lineage.sqlite.schema import COMPONENT, STEPS, TABLES, to_blob
 from biobank_core.model.ids import is_vid
 from biobank_core.sqlite_file import SqliteFile, path_of_url
 
@@ -123,18 +123,21 @@ class SqliteLineage(LineageIndex):
 
     def versions(self, vids: Iterable[str]) -> dict[str, int]:
         """See the port; of several logs the greatest."""
-        wanted = [to_blob(vid) for vid in dict.fromkeys(vids) if is_vid(vid)]
+        wanted = list(dict.fromkeys(vids))
         found: dict[str, int] = {}
         with self._file.reading() as connection:
             for start in range(0, len(wanted), _KEYS):
-                some = wanted[start : start + _KEYS]
+                some = [to_blob(vid) for vid in wanted[start : start + _KEYS] if is_vid(vid)]
                 marks = ",".join("?" * len(some))
-                for blob, version in connection.execute(
-                    "SELECT vid, max(version) FROM lineage_vid JOIN lineage_ledger ON object = id "  # noqa: S608  # question marks only
-                    f"WHERE vid IN ({marks}) GROUP BY id",
-                    some,
-                ):
-                    found[to_vid(blob)] = version
+                # Ascending, so that of several logs the greatest stays.
+                found.update(
+                    connection.execute(
+                        "SELECT 'V0' || hex(vid), version FROM lineage_vid "  # noqa: S608  # question marks only
+                        f"JOIN lineage_ledger ON object = id WHERE vid IN ({marks}) "
+                        "ORDER BY version",
+                        some,
+                    )
+                )
         return found
 
     def wait(self, receipt: Receipt, *, timeout_s: float) -> None:

@@ -36,6 +36,10 @@ _FEW: Final = 8
 # Nodes of one page of a stream.
 _PAGE: Final = 2_000
 
+# VIDs of what few there are of: studies, devices, setups.
+_vid: Final = functools.lru_cache(maxsize=10_000)(to_vid)
+
+# `'V0' || hex(vid)` is what `to_vid` does, in C.
 _LINKS: Final = {
     True: "SELECT link FROM lineage_input WHERE node {}",
     False: "SELECT link FROM lineage_output WHERE node {}",
@@ -45,11 +49,11 @@ _FAR_ENDS: Final = {
     False: "SELECT node FROM lineage_input WHERE link {}",
 }
 _NODES: Final = """
-SELECT n.id, v.vid, n.kind, n.label, n.study, n.groups, n.deleted
+SELECT n.id, 'V0' || hex(v.vid), n.kind, n.label, n.study, n.groups, n.deleted
 FROM lineage_node n CROSS JOIN lineage_vid v ON v.id = n.id WHERE n.id {}
 """
 _MAKERS: Final = """
-SELECT a.id, v.vid, a.category, dv.vid, d.label, d.release, a.setup, a.status, a.ended
+SELECT a.id, 'V0' || hex(v.vid), a.category, dv.vid, d.label, d.release, a.setup, a.status, a.ended
 FROM lineage_action a CROSS JOIN lineage_vid v ON v.id = a.id
 LEFT JOIN lineage_vid dv ON dv.id = a.device LEFT JOIN lineage_device d ON d.id = a.device
 WHERE a.id {}
@@ -110,10 +114,10 @@ class Reader:
         none: tuple[Maker, ...] = ()
         return {
             number: Node(
-                vid=to_vid(vid),
+                vid=vid,
                 kind=kind,
                 label=label,
-                study=None if study is None else to_vid(study),
+                study=None if study is None else _vid(study),
                 groups=self._group(groups),
                 deleted=bool(deleted),
                 depth=depths[number],
@@ -146,12 +150,12 @@ class Reader:
             _MAKERS, [action for action in actions if action not in self._makers]
         ):
             self._makers[number] = Maker(
-                action=to_vid(vid),
+                action=vid,
                 category=category,
-                device=None if device is None else to_vid(device),
+                device=None if device is None else _vid(device),
                 tool=tool,
                 release=release,
-                setup=None if setup is None else to_vid(setup),
+                setup=None if setup is None else _vid(setup),
                 status=status,
                 end=None if ended is None else datetime.fromisoformat(ended),
             )
@@ -232,16 +236,12 @@ class Reader:
         """All known nodes (integer -> VID) by VID, in pages."""
         after = b""
         while rows := self._connection.execute(
-            "SELECT id, vid FROM lineage_vid WHERE vid > ? ORDER BY vid LIMIT ?", (after, _PAGE)
+            "SELECT v.id, v.vid FROM lineage_vid v CROSS JOIN lineage_node n ON n.id = v.id "
+            "WHERE v.vid > ? ORDER BY v.vid LIMIT ?",
+            (after, _PAGE),
         ).fetchall():
             after = rows[-1][1]
-            known = {
-                number
-                for (number,) in self._many(
-                    "SELECT id FROM lineage_node WHERE id {}", [number for number, _ in rows]
-                )
-            }
-            yield {number: to_vid(vid) for number, vid in rows if number in known}
+            yield {number: to_vid(vid) for number, vid in rows}
 
     def edges_from(self, sources: dict[int, str]) -> list[Edge]:
         """All edges from these nodes to known ones, sorted."""
@@ -254,14 +254,13 @@ class Reader:
         )
         targets = {node for several in outputs.values() for node, _ in several}
         targets.update(old for _, old in new_old)
-        vids = {
-            number: to_vid(vid)
-            for number, vid in self._many(
-                "SELECT n.id, v.vid FROM lineage_node n JOIN lineage_vid v ON v.id = n.id "
-                "WHERE n.id {}",
+        vids: dict[int, str] = dict(
+            self._many(
+                "SELECT n.id, 'V0' || hex(v.vid) FROM lineage_node n "
+                "JOIN lineage_vid v ON v.id = n.id WHERE n.id {}",
                 targets,
             )
-        }
+        )
         makers = self.makers(set(inputs))
         edges = [
             Edge(
