@@ -136,12 +136,9 @@ def _write(
         for row in as_rows(answer, names):
             writer.row(row)
     elif form == "json":
-        import json  # noqa: PLC0415
+        from biobank_core.export.lineage import json_text  # noqa: PLC0415
 
-        from biobank_core.export.lineage import as_json  # noqa: PLC0415
-
-        json.dump(as_json(answer, names, report), stream, ensure_ascii=False, indent=2)
-        stream.write("\n")
+        stream.writelines(json_text(answer, names, report))
     elif form == "graphml":
         from biobank_core.export.graphml import graphml  # noqa: PLC0415
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from biobank_core.lineage.port import Answer, Edge, Maker, Node, Use
@@ -30,10 +31,33 @@ def as_json(answer: Answer, names: Names, freshness: FreshnessReport) -> dict[st
     Of an edge, `action` is null unless its relation is PRODUCED.
     """
     return {
+        name: list(part) if isinstance(part, Iterator) else part
+        for name, part in _parts(answer, names, freshness).items()
+    }
+
+
+def json_text(answer: Answer, names: Names, freshness: FreshnessReport) -> Iterator[str]:
+    """The text of `as_json` in pieces, a line for each node and edge.
+
+    So an answer of half a million objects needs no memory beyond its own.
+    """
+    begin = "{"
+    for name, part in _parts(answer, names, freshness).items():
+        yield f"{begin}\n  {_text(name)}: "
+        begin = ","
+        if isinstance(part, Iterator):
+            yield from _lines(part)
+        else:
+            yield _text(part)
+    yield "\n}\n"
+
+
+def _parts(answer: Answer, names: Names, freshness: FreshnessReport) -> dict[str, Any]:
+    return {
         "start": list(answer.starts),
-        "nodes": [_node(node, answer, names) for node in answer.nodes],
-        "edges": [_edge(edge) for edge in answer.edges],
-        "uses": [_use(use) for use in answer.uses],
+        "nodes": (_node(node, answer, names) for node in answer.nodes),
+        "edges": map(_edge, answer.edges),
+        "uses": map(_use, answer.uses),
         "freshness": {
             "freshness": freshness.freshness.value,
             "in_step": freshness.in_step,
@@ -41,6 +65,18 @@ def as_json(answer: Answer, names: Names, freshness: FreshnessReport) -> dict[st
             "as_of": None if freshness.as_of is None else _time(freshness.as_of),
         },
     }
+
+
+def _lines(items: Iterable[object]) -> Iterator[str]:
+    begin, end = "[", "[]"
+    for item in items:
+        yield f"{begin}\n    {_text(item)}"
+        begin, end = ",", "\n  ]"
+    yield end
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_rows(answer: Answer, names: Names) -> Iterator[tuple[object, ...]]:
