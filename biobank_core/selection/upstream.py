@@ -88,6 +88,8 @@ class Upstream:
         """All `people` of a sample and of data taken from it."""
         behind = self.people(sample)
         for vid in data:
+            if self._only_input(vid) == sample:
+                continue  # nobody else can be behind it
             more = self.people(vid)
             if more is not behind and not more <= behind:
                 behind = behind | more
@@ -157,9 +159,10 @@ class Upstream:
 
     def _only_input(self, vid: str) -> str | None:
         """The one node that this one came from, where it is that simple: a short cut."""
-        makers = self._graph.makers.get(vid, ())
-        if len(makers) == 1 and not self._graph.nodes[vid].members:
-            inputs = self._graph.actions[makers[0]].inputs
+        graph = self._graph
+        makers = graph.makers.get(vid)
+        if makers is not None and len(makers) == 1 and not graph.nodes[vid].members:
+            inputs = graph.actions[makers[0]].inputs
             if len(inputs) == 1:
                 return inputs[0]
         return None
