@@ -10,6 +10,19 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from biobank_core.galaxy.archive_container import Limits
+
+# Limits that a small file can go over.
+SMALL = Limits(
+    members=50,
+    unpacked_bytes=4_000_000,
+    ratio=20,
+    ratio_from_bytes=1_000_000,
+    json_bytes=200_000,
+    header_bytes=100_000,
+    directory_bytes=100_000,
+)
+
 HISTORY_ID = "f" * 16
 UPLOADED, FIRST, SECOND, MADE = (f"{number:016x}" for number in range(1, 5))
 LIST_ID, LIST_ELEMENT = "a" * 16, "b" * 16
