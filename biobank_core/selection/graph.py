@@ -124,7 +124,7 @@ def load_graph(catalog: Catalog, study: str, *, foreign_per_own: int = _FOREIGN_
 def _own(catalog: Catalog, study: str, counts: Mapping[str, int]) -> list[ActionInfo]:
     if counts.get("Study", 0) != 1:
         return list(map(_action, shapes.read(catalog, shapes.ACTION, "Action", {"study": study})))
-    # All of them, but for those of studies that were deleted.
+    # All of them, unless a driver shows actions of a study that it does not show.
     kinds = {kind for kind in with_subkinds("Action") if kind != "Tombstone"}
     lines = shapes.read_kinds(catalog, dict.fromkeys(kinds, shapes.ACTION))
     return [_action(line) for line in lines if line.study == study]
