@@ -346,6 +346,8 @@ def connected(connection: sqlite3.Connection, question: Question) -> Answer:
     kept = filters.returned(met.values(), question)
     vids = {node.vid for node in kept}
     nodes = {number: node.vid for number, node in met.items() if node.vid in vids}
+    # Of a large answer a hundred megabytes, in the way of its edges.
+    del met, depths, vids
     return Answer(
         starts=tuple(vid for vid, number in numbers.items() if number in readable),
         nodes=tuple(kept),
