@@ -8,7 +8,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 import platformdirs
@@ -32,8 +32,10 @@ _LOCK_POSITIONS: Final = 2**62
 class TakenOverError(ConflictError):
     """Another run has the campaign in hand; this one stops."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """The error for the campaign of this name."""
+        return cls(
             f"another run of the campaign {name!r} is at work; this one stops and leaves it to "
             "that one (see `biobank reanalyse status`)"
         )
@@ -63,7 +65,7 @@ class Book:
         """Raises TakenOverError when a later run has taken the campaign over."""
         found = self._catalog.get([self.campaign.vid]).get(self.campaign.vid)
         if found is None or found.version != self._versions[self.campaign.vid]:
-            raise TakenOverError(self.campaign.label)
+            raise TakenOverError.of(self.campaign.label)
 
     def save_workflow(self, workflow: PlannedWorkflow) -> None:
         """Save what is new about the workflow; the campaign runs from now on."""
@@ -89,14 +91,14 @@ class Book:
         """Raises TakenOverError when somebody else changed the item."""
         found: Versioned | None = self._catalog.get([item.vid]).get(item.vid)
         if found is None or found.version != self._versions[item.vid]:
-            raise TakenOverError(self.campaign.label)
+            raise TakenOverError.of(self.campaign.label)
 
     def _commit(self, objects: Sequence[Object]) -> None:
         changes = [Save(object=obj, based_on=self._versions.get(obj.vid, 0)) for obj in objects]
         try:
             receipt = self._catalog.commit(changes, by=self._by)
         except StaleVersionError as exc:
-            raise TakenOverError(self.campaign.label) from exc
+            raise TakenOverError.of(self.campaign.label) from exc
         own = {obj.vid for obj in objects if isinstance(obj, Campaign | CampaignItem)}
         self._versions |= {vid: version for vid, version in receipt.versions.items() if vid in own}
 
@@ -128,7 +130,7 @@ def only_run(campaign: Campaign) -> Iterator[None]:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
         except BlockingIOError as exc:
-            raise TakenOverError(campaign.label) from exc
+            raise TakenOverError.of(campaign.label) from exc
         except OSError:
             pass  # a file system without locks
         yield
