@@ -35,14 +35,18 @@ def machine() -> str:
 
 def _commit() -> str:
     """Which commit was measured; nothing where git can't tell."""
-    command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(
-            command, cwd=RESULTS.parent, capture_output=True, text=True, check=True
-        )
+        name = _git("rev-parse", "--short", "HEAD")
+        changed = _git("status", "--porcelain", "--", "../biobank_core")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return f", commit {done.stdout.strip()}"
+    return f", commit {name}{' with changes' if changed else ''}"
+
+
+def _git(*args: str) -> str:
+    command = ["git", *args]
+    done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
