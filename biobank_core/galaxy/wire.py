@@ -252,3 +252,21 @@ def sha256_of(hashes: list[Hash] | None) -> str | None:
             if len(value) == _SHA256_CHARS and all(c in "0123456789abcdef" for c in value):
                 return value
     return None
+
+
+# msgspec (0.22) describes a struct to itself at its first use, and two threads that do so at once
+# crash the interpreter. Answers are read in several threads: so all of it is done here, once.
+for _kind in (
+    JobRow,
+    JobDetail,
+    Rerun,
+    Dataset,
+    Hdca,
+    CollectionElement,
+    History,
+    InvocationRow,
+    Invocation,
+    Workflow,
+    _Identified,
+):
+    msgspec.json.Decoder(_kind)
