@@ -12,6 +12,7 @@
       ConflictError                   5   somebody else's state is in the way
         StaleVersionError             5   saved over a version that is not the newest
         DuplicateError                5   a label, code, barcode or VID that must be unique is taken
+      RefusedError                    5   a change that the index could not take in, set aside
       TimeoutExceededError            3   retryable: waited long enough (freshness `wait`)
 
 `retryable` answers "may the same call succeed later without anybody changing it?". Drivers
@@ -117,6 +118,12 @@ class TimeoutExceededError(BiobankError):
 
     exit_code = 3
     retryable = True
+
+
+class RefusedError(BiobankError):
+    """What was waited for was set aside as a dead letter: it will not come by waiting."""
+
+    exit_code = 5
 
 
 class NotPermittedError(BiobankError):

@@ -60,25 +60,37 @@ def _own_index(catalog: Catalog) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `biobank status` says. `edges` counts by relation; `behind_units` None: unknown."""
+    """What `biobank status` says. `edges` counts by relation; None: unknown.
+
+    `warning` is set, and all of the index unknown or 0, when the index can't be reached. The rest
+    is as of `FreshnessReport`.
+    """
 
     catalog: str
     catalog_schema: int
     counts: Mapping[str, int]
     missing_kinds: tuple[str, ...]
     index: str
-    index_schema: int
+    index_schema: int | None
     nodes: int
     edges: Mapping[str, int]
     in_step: bool | None
     behind_units: int | None
     as_of: datetime | None
+    age_s: float | None = None
+    pending_changes: int | None = None
+    refused_changes: int = 0
+    warning: str | None = None
 
 
 def status_of(stores: Stores) -> Status:
     """The counts of an opened catalog and index, and how far the index is behind."""
     fresh = stores.lineage.how_fresh()
-    edges = dict(stores.index.count())
+    edges: dict[str, int] = {}
+    index_schema: int | None = None
+    if fresh.warning is None:
+        edges = dict(stores.index.count())
+        index_schema = stores.index.schema_version()
     nodes = edges.pop("nodes", 0)
     return Status(
         catalog=stores.catalog.url,
@@ -86,10 +98,14 @@ def status_of(stores: Stores) -> Status:
         counts={kind: count for kind, count in sorted(stores.catalog.count().items()) if count},
         missing_kinds=missing_kinds(),
         index=stores.index.url,
-        index_schema=stores.index.schema_version(),
+        index_schema=index_schema,
         nodes=nodes,
         edges=edges,
-        in_step=fresh.in_step,
-        behind_units=fresh.behind_units,
+        in_step=None if fresh.warning else fresh.in_step,
+        behind_units=None if fresh.warning else fresh.behind_units,
         as_of=fresh.as_of,
+        age_s=None if fresh.warning else fresh.age_s,
+        pending_changes=None if fresh.warning else fresh.pending_changes,
+        refused_changes=fresh.refused_changes,
+        warning=fresh.warning,
     )

@@ -113,16 +113,26 @@ def command(
             until=_time(until, "--until"),
         )
         mode = Freshness(freshness)
-        report = stores.lineage.how_fresh(mode)
-        if target is None:
-            answer = stores.lineage.ask(question, freshness=mode, timeout_s=timeout_s)
-        else:
-            end = addressing.resolve(stores.catalog, target).object.vid
-            answer = stores.lineage.between(question, end, freshness=mode, timeout_s=timeout_s)
-        if mode is Freshness.WAIT:
-            report = stores.lineage.how_fresh(mode)
+        end = None if target is None else addressing.resolve(stores.catalog, target).object.vid
+        answer, report = stores.lineage.inquire(
+            question, to=end, freshness=mode, timeout_s=timeout_s
+        )
+        _say_how_fresh(report)
         with open_output(output) as stream:
             _write(stream, format, stores.lineage, answer, report)
+
+
+def _say_how_fresh(report: FreshnessReport) -> None:
+    """On stderr, where the answer is not all that the catalog holds or was had another way."""
+    if report.warning:
+        click.echo(f"biobank: warning: {report.warning}", err=True)
+    elif report.in_step is False:
+        refused = f", {report.refused_changes:,} set aside" if report.refused_changes else ""
+        click.echo(
+            f"biobank: the lineage index lacks {report.pending_changes:,} changes{refused}; "
+            f"the oldest is {report.age_s:,.0f} s old (--freshness wait, or source)",
+            err=True,
+        )
 
 
 def _write(

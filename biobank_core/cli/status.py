@@ -56,6 +56,10 @@ def _json(status: Status) -> dict[str, Any]:
             "in_step": status.in_step,
             "behind_units": status.behind_units,
             "as_of": status.as_of.isoformat() if status.as_of else None,
+            "age_s": None if status.age_s is None else round(status.age_s, 3),
+            "pending_changes": status.pending_changes,
+            "refused_changes": status.refused_changes,
+            "warning": status.warning,
         },
     }
 
@@ -70,6 +74,9 @@ def _text(status: Status) -> Iterator[str]:
     if status.missing_kinds:
         kinds = ", ".join(tsv_cell(kind) for kind in status.missing_kinds)
         yield f"  kinds whose plug-in is not installed here: {kinds}"
+    if status.warning is not None:
+        yield f"index    {tsv_cell(status.warning)}"
+        return
     edges = ", ".join(f"{count:,} {relation}" for relation, count in sorted(status.edges.items()))
     yield f"index    {status.index} (schema {status.index_schema})"
     yield f"  {status.nodes:,} nodes, edges: {edges or 'none'}"
@@ -81,5 +88,6 @@ def _freshness(status: Status) -> str:
         return "how far it is behind the catalog is unknown"
     if status.in_step:
         return "in step with the catalog"
+    refused = f", {status.refused_changes:,} changes set aside" if status.refused_changes else ""
     since = f", the oldest of {status.as_of.isoformat()}" if status.as_of else ""
-    return f"behind the catalog by {status.behind_units} commits{since}"
+    return f"behind the catalog by {status.behind_units} commits{refused}{since}"

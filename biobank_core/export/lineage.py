@@ -63,6 +63,10 @@ def _parts(answer: Answer, names: Names, freshness: FreshnessReport) -> dict[str
             "in_step": freshness.in_step,
             "behind_units": freshness.behind_units,
             "as_of": None if freshness.as_of is None else _time(freshness.as_of),
+            "age_s": None if freshness.age_s is None else round(freshness.age_s, 3),
+            "pending_changes": freshness.pending_changes,
+            "refused_changes": freshness.refused_changes,
+            "warning": freshness.warning,
         },
     }
 

@@ -1,19 +1,25 @@
-"""Keeping an index in step with a catalog from its change feed, and making it anew.
+"""Keeping an index in step with a catalog from its change feed, knowing how far it is, and
+making it anew.
 
-For an index that keeps its own position (SQLite). Positions and what they cover go down in one
-transaction, so a crash costs a repeat at most, and a repeat changes nothing.
+An index that keeps its own position (SQLite) is fed by whoever asks it (`catch_up`); its positions
+and what they cover go down in one transaction, so a crash costs a repeat at most, and a repeat
+changes nothing. Another one (Neo4j) is fed by the sync service; of that one `pending` tells what it
+lacks, from the feed beyond its `checked` mark.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
-from biobank_core.catalog.port import Catalog, Position, Versioned
+from biobank_core.catalog.port import Catalog, CommittedUnit, Position, Versioned
 from biobank_core.lineage.events import IndexEvent
-from biobank_core.lineage.port import LineageIndex
+from biobank_core.lineage.port import LineageIndex, Needed, Refusal
 from biobank_core.lineage.projection import in_graph, project
 
 # Objects of one batch, and of one transaction of a catch-up.
@@ -35,6 +41,137 @@ class KeepsPosition(Protocol):
     def transaction(self) -> AbstractContextManager[object]:
         """All or nothing of what is done inside."""
         ...
+
+
+# A change of the feed: the log and VID that it is of, the version it made.
+_Change: TypeAlias = tuple[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What an index lacks of the feed, now.
+
+    `changes` that are neither applied nor refused, in `units` commits, the `oldest` of that time;
+    `refused`: the standing refusals that nobody discarded (whatever the `checked` mark says of
+    them). `settled` is how far everything is applied or refused: what `checked` may become.
+    """
+
+    changes: int
+    units: int
+    oldest: datetime | None
+    refused: tuple[Refusal, ...]
+    settled: Position
+
+
+def pending(catalog: Catalog, index: LineageIndex) -> Pending:
+    """What the index lacks of what the catalog's feed holds beyond the index's `checked` mark.
+
+    Reads only. Costs what lies between the mark and the head, in bulk: keep the mark moving
+    (`advance_checked`). Changes of kinds that have no place in the graph are none.
+    """
+    head = dict(catalog.head())
+    settled = dict(index.checked())
+    changes = units = 0
+    oldest: datetime | None = None
+    blocked: set[str] = set()
+    for some in _unit_batches(catalog.changes(settled)):
+        lacking = _lacking(index, some)
+        for unit in some:
+            missing = sum(change in lacking for change in _changes_of(unit))
+            if missing:
+                changes += missing
+                units += 1
+                oldest = unit.time if oldest is None else min(oldest, unit.time)
+                blocked.add(unit.log)
+            elif unit.log not in blocked:
+                settled[unit.log] = max(settled.get(unit.log, 0), unit.number)
+    # The last units may be such as the feed leaves out; they need not be looked at again.
+    settled.update(
+        (log, max(number, settled.get(log, 0)))
+        for log, number in head.items()
+        if log not in blocked
+    )
+    refused = [refusal for refusal in index.refused().values() if not refusal.discarded]
+    refused.sort(key=lambda refusal: (refusal.time, refusal.vid))
+    return Pending(changes, units, oldest, tuple(refused), settled)
+
+
+def advance_checked(catalog: Catalog, index: LineageIndex) -> Pending:
+    """Move the index's `checked` mark over all that is applied or refused; what is pending then."""
+    found = pending(catalog, index)
+    if found.settled != dict(index.checked()):
+        index.set_checked(found.settled)
+    return found
+
+
+def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> None:
+    """Until the index holds all that the catalog holds now.
+
+    Raises RefusedError as soon as something of it is known to be refused (also from long ago, until
+    the dead letter is replayed or discarded), TimeoutExceededError.
+    """
+    give_up_at = time.monotonic() + timeout_s
+    head = dict(catalog.head())
+    for refusal in index.refused().values():
+        if not refusal.discarded:
+            # Raises, unless it was applied meanwhile.
+            index.wait_for({(refusal.log, refusal.vid): refusal.version}, timeout_s=timeout_s)
+    for some in _unit_batches(catalog.changes(index.checked())):
+        needed: dict[tuple[str | None, str], int] = {}
+        for unit in some:
+            if unit.number <= head.get(unit.log, 0):
+                needed.update(_changes_of(unit))
+        discarded = {
+            key: refusal.version
+            for key, refusal in index.refused({vid for _, vid in needed}).items()
+            if refusal.discarded
+        }
+        kept: Needed = {
+            key: version
+            for key, version in needed.items()
+            if version > discarded.get((key[0] or "", key[1]), 0)
+        }
+        index.wait_for(kept, timeout_s=max(0.0, give_up_at - time.monotonic()))
+
+
+def _changes_of(unit: CommittedUnit) -> Iterator[_Change]:
+    """The changes of a unit that have a place in the graph."""
+    for change in unit.changes:
+        if in_graph(change.kind):
+            yield (unit.log, change.vid), change.version
+
+
+def _lacking(index: LineageIndex, units: list[CommittedUnit]) -> set[_Change]:
+    """Those of the units' changes that are neither applied nor refused."""
+    by_log: dict[str, list[_Change]] = {}
+    for unit in units:
+        by_log.setdefault(unit.log, []).extend(_changes_of(unit))
+    lacking: set[_Change] = set()
+    for log, changes in by_log.items():
+        applied = index.versions([vid for (_, vid), _ in changes], log=log)
+        lacking.update(item for item in changes if applied.get(item[0][1], 0) < item[1])
+    if lacking:
+        refused = index.refused({vid for (_, vid), _ in lacking})
+        lacking = {
+            (key, version)
+            for key, version in lacking
+            if key not in refused or refused[key].version < version
+        }
+    return lacking
+
+
+def _unit_batches(units: Iterator[CommittedUnit]) -> Iterator[list[CommittedUnit]]:
+    """Units by some thousand changes, so that looking them up costs few questions."""
+    some: list[CommittedUnit] = []
+    size = 0
+    for unit in units:
+        some.append(unit)
+        size += len(unit.changes)
+        if size >= BATCH:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def catch_up(catalog: Catalog, index: LineageIndex) -> int:

@@ -6,22 +6,33 @@ Nodes are objects (Individual, Vessel, DataSample, Collection); edges run from i
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import msgspec
 
-from biobank_core.catalog.port import Receipt
+from biobank_core.catalog.port import Position, Receipt
+from biobank_core.errors import InputError, RefusedError, TimeoutExceededError
 from biobank_core.lineage.events import IndexEvent
+from biobank_core.model.ids import is_vid
 
 # Beyond this many edges (inputs x outputs) an action gets an implicit collection between its
 # inputs and its outputs: 300 x 300 would be 90,000 edges that say nothing more than 600.
 MAX_EDGES_OF_ACTION: Final = 10_000
+
+# While waiting, between two looks at the ledger: others do the applying. Short at first, so that
+# who waits for one small write does not notice; then longer, so that many waiters are no load.
+_FIRST_WAIT_S: Final = 0.01
+_LONGEST_WAIT_S: Final = 0.25
+
+# A reason is for people to read in a list; a whole traceback belongs into the dead letter itself.
+MAX_REASON_CHARS: Final = 500
 
 # The kind of that node; its VID is derived_vid("ImplicitCollection", action VID).
 IMPLICIT_COLLECTION: Final = "ImplicitCollection"
@@ -91,6 +102,25 @@ class Use(msgspec.Struct, frozen=True, gc=False):
     node: str
     role: str
     maker: Maker
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """This state of an object could not be taken in and was set aside as a dead letter.
+
+    `time` is when. `discarded`: somebody decided that it never will be taken in; it is no longer
+    counted, but who waits for it is still told at once.
+    """
+
+    log: str
+    vid: str
+    version: int
+    reason: str
+    time: datetime
+    discarded: bool = False
+
+
+# A version of an object in one log; with None in place of the log, in any.
+Needed: TypeAlias = Mapping[tuple[str | None, str], int]
 
 
 def edge_order(edge: Edge) -> tuple[str, str, str, str]:
@@ -186,15 +216,104 @@ class LineageIndex(ABC):
         """What is connected with the starts, breadth-first, each node once."""
 
     @abstractmethod
-    def versions(self, vids: Iterable[str]) -> dict[str, int]:
-        """The applied version of each VID (nodes, actions, devices, supersessions); bulk."""
+    def versions(self, vids: Iterable[str], *, log: str | None = None) -> dict[str, int]:
+        """The applied version of each VID (nodes, actions, devices, supersessions); bulk.
+
+        In this log; with None the greatest of any log. Versions count per log: with several, only
+        the version in the log of a change says whether that change was applied.
+        """
+
+    # How far the feed was taken in, and what could not be
 
     @abstractmethod
-    def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
-        """Until every (vid, version) of the receipt that the graph holds is applied.
+    def checked(self) -> Position:
+        """Up to here all changes of the feed were seen to be applied or refused; {}: from none on.
 
-        Raises TimeoutExceededError.
+        A lower bound: what lies beyond may be applied as well (`follow.pending` looks).
         """
+
+    @abstractmethod
+    def set_checked(self, position: Position, *, exactly: bool = False) -> None:
+        """Remember that, for who has looked (`follow.advance_checked`).
+
+        Each log's number only grows, and logs not named keep theirs, whatever the order in which
+        several callers do it; with `exactly` (a rebuild) `position` takes the place of what was.
+        """
+
+    @abstractmethod
+    def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Remember that these states were set aside; of one (log, VID) the greatest version stays.
+
+        Of equal versions the later call counts: so a refusal becomes a discarded one. `apply` of an
+        equal or greater version in that log ends a refusal, also when the ledger held it already;
+        `clear` ends all. Nothing of this is in the digest. Long reasons are shortened. Raises
+        InputError for a VID that is none.
+        """
+
+    @abstractmethod
+    def refused(self, vids: Iterable[str] | None = None) -> dict[tuple[str, str], Refusal]:
+        """The refusals that stand, by (log, VID): of these VIDs, or all; discarded ones too."""
+
+    @abstractmethod
+    def forget_refusals(self, refusals: Iterable[Refusal]) -> None:
+        """End the refusals of these (log, VID), unless of a greater version than the one given.
+
+        For a dead letter that is sent again: who waits for it waits again. `checked` stays; a change
+        that it has passed is no longer counted as pending.
+        """
+
+    def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
+        """Until every (vid, version) of the receipt is applied; give only what the graph holds.
+
+        Raises RefusedError as soon as one of them is known to be refused, TimeoutExceededError.
+        """
+        # A unit is of one log; a receipt whose position names several does not say which.
+        log = next(iter(receipt.position)) if len(receipt.position) == 1 else None
+        self.wait_for(
+            {(log, vid): version for vid, version in receipt.versions.items()}, timeout_s=timeout_s
+        )
+
+    def wait_for(self, needed: Needed, *, timeout_s: float) -> None:
+        """Until all of these versions, or later ones, are applied. Raises as `wait`."""
+        give_up_at = time.monotonic() + timeout_s
+        pause_s = _FIRST_WAIT_S
+        missing = dict(needed)
+        while True:
+            missing = self._still_missing(missing)
+            if not missing:
+                return
+            self._stop_if_refused(missing)
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                (_, vid), version = next(iter(missing.items()))
+                raise TimeoutExceededError(
+                    f"the lineage index {self.url} still lacks {len(missing)} changes after "
+                    f"{timeout_s:g} s, among them version {version} of {vid}; try again later"
+                )
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
+
+    def _still_missing(self, needed: Needed) -> dict[tuple[str | None, str], int]:
+        missing: dict[tuple[str | None, str], int] = {}
+        for log in {log for log, _ in needed}:
+            wanted = {vid: version for (own, vid), version in needed.items() if own == log}
+            applied = self.versions(wanted, log=log)
+            missing.update(
+                ((log, vid), version)
+                for vid, version in wanted.items()
+                if applied.get(vid, 0) < version
+            )
+        return missing
+
+    def _stop_if_refused(self, missing: Needed) -> None:
+        for (log, vid), refusal in self.refused({vid for _, vid in missing}).items():
+            version = missing.get((log, vid), missing.get((None, vid)))
+            if version is not None and version <= refusal.version:
+                raise RefusedError(
+                    f"version {refusal.version} of {vid} will not reach the lineage index "
+                    f"{self.url}: it was set aside ({refusal.reason}); see `biobank-sync "
+                    "dead-letters list`, or ask with --freshness source"
+                )
 
     @abstractmethod
     def nodes(self) -> Iterator[Node]:
@@ -239,3 +358,19 @@ class LineageIndex(ABC):
         for edge in self.edges():
             counts[edge.relation.value] = counts.get(edge.relation.value, 0) + 1
         return counts
+
+
+def checked_refusals(refusals: Iterable[Refusal]) -> list[Refusal]:
+    """Refusals as a driver keeps them: reasons of a bounded length, one a (log, VID).
+
+    Raises InputError for a VID that is none.
+    """
+    found: dict[tuple[str, str], Refusal] = {}
+    for refusal in refusals:
+        if not is_vid(refusal.vid):
+            raise InputError("not a VID", field="vid", value=refusal.vid)
+        key = (refusal.log, refusal.vid)
+        if key not in found or refusal.version >= found[key].version:
+            reason = refusal.reason[:MAX_REASON_CHARS]
+            found[key] = msgspec.structs.replace(refusal, reason=reason)
+    return list(found.values())

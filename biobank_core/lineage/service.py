@@ -5,17 +5,18 @@ The index answers; what comes back can be turned into real objects, loaded in bu
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
 from biobank_core.catalog.port import Catalog, Receipt, Versioned
-from biobank_core.errors import InputError, TimeoutExceededError
+from biobank_core.errors import InputError, UnreachableError
 from biobank_core.lineage import source
-from biobank_core.lineage.follow import KeepsPosition, catch_up
+from biobank_core.lineage.follow import KeepsPosition, catch_up, pending, wait_for_all
 from biobank_core.lineage.port import (
     IMPLICIT_COLLECTION,
     Answer,
@@ -34,6 +35,8 @@ from biobank_core.model.registry import is_node
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 
+_log: Final = logging.getLogger(__name__)
+
 _BACK: Final = {
     Direction.UPSTREAM: Direction.DOWNSTREAM,
     Direction.DOWNSTREAM: Direction.UPSTREAM,
@@ -50,15 +53,31 @@ class Freshness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FreshnessReport:
-    """How new an answer is. `behind_units` counts commits that the index lacks (None: unknown).
+    """How new an answer is. None: unknown.
 
-    `as_of` is the time of the oldest commit that is missing; None when nothing is.
+    `freshness` is the one it was answered with: SOURCE also where another was asked for and the
+    index was down (`warning` says so). `pending_changes` of `behind_units` commits are not in the
+    index yet, `refused_changes` were set aside as dead letters. `as_of` is the time of the oldest
+    commit that is missing, `age_s` how long ago that was: 0 when nothing is missing.
     """
 
     freshness: Freshness
     in_step: bool | None
     behind_units: int | None = None
     as_of: datetime | None = None
+    age_s: float | None = None
+    pending_changes: int | None = None
+    refused_changes: int = 0
+    warning: str | None = None
+
+
+_FROM_SOURCE: Final = FreshnessReport(
+    Freshness.SOURCE, in_step=True, behind_units=0, age_s=0.0, pending_changes=0
+)
+
+
+def _down(exc: UnreachableError) -> str:
+    return f"{exc}; answered from the catalog itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +107,44 @@ class Lineage:
 
         An Action stands for its outputs, a DataObject for its DataSample, an Enrollment for its
         Individual; what is unknown is left out. With WAIT, `receipt` says what to wait for (a
-        writer's own commit), else everything. Raises InputError for a start of another kind,
+        writer's own commit), else everything. When the index is down, the catalog itself is walked;
+        `inquire` says whether. Raises InputError for a start of another kind, RefusedError,
         TimeoutExceededError.
         """
-        question = replace(question, starts=self._starts(question.starts))
-        if question.groups is None and self._index.url != self._catalog.url:
-            # An index that several logs feed answers a user with what their catalog shows.
-            question = replace(question, groups=frozenset(self._catalog.head()))
-        if freshness is Freshness.SOURCE:
-            return source.connected(self._catalog, question)
-        if freshness is Freshness.WAIT:
-            self._wait(receipt, timeout_s=timeout_s)
-        return self._index.connected(question)
+        try:
+            if freshness is Freshness.WAIT:
+                self._wait(receipt, timeout_s=timeout_s)
+            return self._ask(question, freshness)
+        except UnreachableError as exc:
+            if freshness is Freshness.SOURCE:
+                raise
+            _log.warning("%s", _down(exc))
+            return self._ask(question, Freshness.SOURCE)
+
+    def inquire(
+        self,
+        question: Question,
+        *,
+        to: str | None = None,
+        freshness: Freshness = Freshness.ANY,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        receipt: Receipt | None = None,
+    ) -> tuple[Answer, FreshnessReport]:
+        """The answer of `ask` (with `to`: of `between`) and how new it is.
+
+        The report is of the moment before the answer, so the answer is never older than it says.
+        """
+        try:
+            if freshness is Freshness.WAIT:
+                self._wait(receipt, timeout_s=timeout_s)
+            report = self._report(freshness)
+            answer = self._ask_or_between(question, to, freshness)
+        except UnreachableError as exc:
+            if freshness is Freshness.SOURCE:
+                raise
+            report = replace(_FROM_SOURCE, warning=_down(exc))
+            answer = self._ask_or_between(question, to, Freshness.SOURCE)
+        return answer, report
 
     def between(
         self,
@@ -113,47 +158,20 @@ class Lineage:
 
         Depth counts from the starts; they alone are returned when no path joins them to it.
         """
-        nodes: dict[str, Node] = {}
-        edges: dict[Edge, None] = {}
-        uses: dict[Use, None] = {}
-        superseded: set[str] = set()
-        answer = Answer(starts=())
-        for way, back in _BACK.items():
-            if question.direction in (way, Direction.BOTH):
-                away = Question(starts=(target,), direction=back, groups=question.groups)
-                there = self.ask(away, freshness=freshness, timeout_s=timeout_s)
-                joined = {node.vid for node in there.nodes}
-                answer = self.ask(
-                    replace(question, direction=way), freshness=freshness, timeout_s=timeout_s
-                )
-                kept = {
-                    node.vid: node for node in answer.nodes if node.depth == 0 or node.vid in joined
-                }
-                nodes.update(kept)
-                edges |= dict.fromkeys(
-                    edge for edge in answer.edges if edge.source in kept and edge.target in kept
-                )
-                uses |= dict.fromkeys(use for use in answer.uses if use.node in kept)
-                superseded |= answer.superseded & kept.keys()
-        return Answer(
-            starts=answer.starts,
-            nodes=tuple(sorted(nodes.values(), key=lambda node: (node.depth, node.vid))),
-            edges=tuple(sorted(edges, key=edge_order)),
-            uses=tuple(sorted(uses, key=use_order)),
-            superseded=frozenset(superseded),
-        )
+
+        def ask(part: Question) -> Answer:
+            return self.ask(part, freshness=freshness, timeout_s=timeout_s)
+
+        return self._between(question, target, ask)
 
     def how_fresh(self, freshness: Freshness = Freshness.ANY) -> FreshnessReport:
         """How new an answer with this freshness is, now."""
         if freshness is Freshness.SOURCE:
-            return FreshnessReport(freshness, in_step=True, behind_units=0)
-        if not isinstance(self._index, KeepsPosition):
-            return FreshnessReport(freshness, in_step=None)
-        behind, first = 0, None
-        for unit in self._catalog.changes(self._index.position()):
-            behind += 1
-            first = first or unit.time
-        return FreshnessReport(freshness, in_step=behind == 0, behind_units=behind, as_of=first)
+            return _FROM_SOURCE
+        try:
+            return self._report(freshness)
+        except UnreachableError as exc:
+            return replace(_FROM_SOURCE, warning=_down(exc))
 
     def objects(self, answer: Answer) -> dict[str, Versioned]:
         """The real objects of an answer's nodes, loaded in bulk; a deleted one as its Tombstone.
@@ -187,6 +205,71 @@ class Lineage:
             codes[enrollment.individual].append(f"{study}:{enrollment.code}")
         return Names({vid: tuple(sorted(some)) for vid, some in codes.items()}, studies)
 
+    def _ask(self, question: Question, freshness: Freshness) -> Answer:
+        """The answer as it is now; nothing is waited for."""
+        question = replace(question, starts=self._starts(question.starts))
+        if question.groups is None and self._index.url != self._catalog.url:
+            # An index that several logs feed answers a user with what their catalog shows.
+            question = replace(question, groups=frozenset(self._catalog.head()))
+        if freshness is Freshness.SOURCE:
+            return source.connected(self._catalog, question)
+        return self._index.connected(question)
+
+    def _ask_or_between(
+        self, question: Question, target: str | None, freshness: Freshness
+    ) -> Answer:
+        if target is None:
+            return self._ask(question, freshness)
+        return self._between(question, target, lambda part: self._ask(part, freshness))
+
+    def _between(
+        self, question: Question, target: str, ask: Callable[[Question], Answer]
+    ) -> Answer:
+        nodes: dict[str, Node] = {}
+        edges: dict[Edge, None] = {}
+        uses: dict[Use, None] = {}
+        superseded: set[str] = set()
+        answer = Answer(starts=())
+        for way, back in _BACK.items():
+            if question.direction in (way, Direction.BOTH):
+                away = Question(starts=(target,), direction=back, groups=question.groups)
+                there = ask(away)
+                joined = {node.vid for node in there.nodes}
+                answer = ask(replace(question, direction=way))
+                kept = {
+                    node.vid: node for node in answer.nodes if node.depth == 0 or node.vid in joined
+                }
+                nodes.update(kept)
+                edges |= dict.fromkeys(
+                    edge for edge in answer.edges if edge.source in kept and edge.target in kept
+                )
+                uses |= dict.fromkeys(use for use in answer.uses if use.node in kept)
+                superseded |= answer.superseded & kept.keys()
+        return Answer(
+            starts=answer.starts,
+            nodes=tuple(sorted(nodes.values(), key=lambda node: (node.depth, node.vid))),
+            edges=tuple(sorted(edges, key=edge_order)),
+            uses=tuple(sorted(uses, key=use_order)),
+            superseded=frozenset(superseded),
+        )
+
+    def _report(self, freshness: Freshness) -> FreshnessReport:
+        if freshness is Freshness.SOURCE:
+            return _FROM_SOURCE
+        found = pending(self._catalog, self._index)
+        times = [refusal.time for refusal in found.refused]
+        oldest = min(times if found.oldest is None else [found.oldest, *times], default=None)
+        return FreshnessReport(
+            freshness=freshness,
+            in_step=oldest is None,
+            behind_units=found.units,
+            as_of=oldest,
+            # A clock that jumped back makes no answer come from the future.
+            age_s=0.0 if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds()),
+            pending_changes=found.changes,
+            refused_changes=len(found.refused),
+        )
+
     def _starts(self, vids: Iterable[str]) -> tuple[str, ...]:
         wanted = list(dict.fromkeys(vids))
         found = self._catalog.get(wanted)
@@ -217,10 +300,9 @@ class Lineage:
             catch_up(self._catalog, self._index)
             return
         if receipt is None:
-            raise TimeoutExceededError(
-                f"{self._index.url} can't say whether it holds everything; wait for a receipt"
-            )
-        self._index.wait(self._in_graph(receipt), timeout_s=timeout_s)
+            wait_for_all(self._catalog, self._index, timeout_s=timeout_s)
+        else:
+            self._index.wait(self._in_graph(receipt), timeout_s=timeout_s)
 
     def _in_graph(self, receipt: Receipt) -> Receipt:
         """The part of a receipt that the graph holds: a Study's VID would never come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -12,13 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from biobank_core.catalog.port import Receipt
-from biobank_core.errors import ConfigurationError, InputError, TimeoutExceededError
+from biobank_core.errors import (
+    ConfigurationError,
+    InputError,
+    RefusedError,
+    TimeoutExceededError,
+)
 from biobank_core.lineage.links import implicit_vid
 from biobank_core.lineage.port import (
     IMPLICIT_COLLECTION,
+    MAX_REASON_CHARS,
     Direction,
     LineageIndex,
     Question,
+    Refusal,
     Relation,
 )
 from tests.contract.lineage_world import (
@@ -56,12 +64,22 @@ def triples(edges) -> set[tuple[str, str, str]]:
     return {(edge.source, edge.target, edge.relation.value) for edge in edges}
 
 
+def refusal(name: str, version: int, *, log: str = LOG, reason: str = "bad", discarded=False):
+    return Refusal(
+        log=log, vid=vid(name), version=version, reason=reason, time=BEGIN, discarded=discarded
+    )
+
+
 class LineageContract(ABC):
     """Subclass it, give `open_index`, and every rule of the port is tested."""
 
     @abstractmethod
     def open_index(self) -> LineageIndex:
         """A new, migrated, empty index."""
+
+    @abstractmethod
+    def a_second_of(self, index: LineageIndex):
+        """Context manager: one more opened index over the same storage, for another thread."""
 
     @pytest.fixture
     def index(self):
@@ -506,6 +524,89 @@ class LineageContract(ABC):
         index.wait(Receipt({vid("a"): 2}, {LOG: 1}), timeout_s=0)
         with pytest.raises(TimeoutExceededError, match=vid("a")):
             index.wait(Receipt({vid("a"): 3}, {LOG: 2}), timeout_s=0.05)
+
+    def test_waiting_ends_as_soon_as_another_writer_applied_it(self, index):
+        with self.a_second_of(index) as writer:
+            later = threading.Timer(0.2, writer.apply, [[node("a", version=2)]])
+            later.start()
+            index.wait(Receipt({vid("a"): 2}, {LOG: 1}), timeout_s=20)
+            later.join()
+
+    def test_versions_count_in_their_own_log(self, index):
+        index.apply([node("a", version=7), node("a", version=2, log=OTHER_LOG)])
+        both = {vid("a"): 7}
+        assert index.versions([vid("a"), "not a vid"]) == both
+        assert index.versions([vid("a")], log=LOG) == both
+        assert index.versions([vid("a")], log=OTHER_LOG) == {vid("a"): 2}
+        assert index.versions([vid("a")], log="nobody's") == {}
+        with pytest.raises(TimeoutExceededError):
+            index.wait(Receipt({vid("a"): 3}, {OTHER_LOG: 1}), timeout_s=0)
+        index.wait(Receipt({vid("a"): 3}, {LOG: 4, OTHER_LOG: 1}), timeout_s=0)
+
+    # How far the feed was taken in, and what could not be
+
+    def test_the_checked_mark_only_moves_forward_unless_told_exactly(self, index):
+        assert index.checked() == {}
+        index.set_checked({LOG: 5})
+        index.set_checked({LOG: 3, OTHER_LOG: 1})
+        assert index.checked() == {LOG: 5, OTHER_LOG: 1}
+        index.set_checked({OTHER_LOG: 2})
+        assert index.checked() == {LOG: 5, OTHER_LOG: 2}
+        index.set_checked({LOG: 1}, exactly=True)
+        assert index.checked() == {LOG: 1}
+        index.clear()
+        assert index.checked() == {}
+
+    def test_who_waits_for_a_refused_change_is_told_at_once(self, index):
+        index.refuse([refusal("a", 2, reason="kind 'Ghost' is unknown")])
+        begin = time.monotonic()
+        with pytest.raises(RefusedError, match="Ghost") as caught:
+            index.wait(Receipt({vid("a"): 2}, {LOG: 1}), timeout_s=60)
+        assert time.monotonic() - begin < 30
+        assert not caught.value.retryable
+        index.refuse([refusal("a", 2, discarded=True)])
+        with pytest.raises(RefusedError):
+            index.wait(Receipt({vid("a"): 1}, {LOG: 1}), timeout_s=60)
+        with pytest.raises(TimeoutExceededError):
+            index.wait(Receipt({vid("a"): 3}, {LOG: 1}), timeout_s=0)
+        with pytest.raises(TimeoutExceededError):
+            index.wait(Receipt({vid("a"): 2}, {OTHER_LOG: 1}), timeout_s=0)
+
+    def test_a_refusal_ends_when_that_version_or_a_later_one_is_applied(self, index):
+        one, other = refusal("a", 2), refusal("a", 9, log=OTHER_LOG)
+        empty = index.digest()
+        index.refuse([one, other])
+        assert index.digest() == empty
+        assert index.refused([vid("a"), vid("b")]) == {
+            (LOG, vid("a")): one,
+            (OTHER_LOG, vid("a")): other,
+        }
+        index.apply([node("a", version=1)])
+        assert len(index.refused()) == 2
+        index.apply([node("a", version=3)])
+        assert index.refused() == {(OTHER_LOG, vid("a")): other}
+        # Known already, told again: that ends one too.
+        index.refuse([refusal("a", 3)])
+        index.apply([node("a", version=3)])
+        assert index.refused() == {(OTHER_LOG, vid("a")): other}
+        assert index.refused([]) == {}
+        index.clear()
+        assert index.refused() == {}
+
+    def test_of_several_refusals_the_greatest_version_stays_and_the_later_call_counts(self, index):
+        index.refuse([refusal("a", 3), refusal("a", 2, reason="older")])
+        index.refuse([refusal("a", 1, reason="oldest")])
+        assert index.refused() == {(LOG, vid("a")): refusal("a", 3)}
+        index.refuse([refusal("a", 3, discarded=True, reason="x" * 10_000)])
+        (kept,) = index.refused().values()
+        assert kept.discarded
+        assert len(kept.reason) == MAX_REASON_CHARS
+        index.forget_refusals([refusal("a", 2), refusal("b", 9)])
+        assert len(index.refused()) == 1
+        index.forget_refusals([refusal("a", 3)])
+        assert index.refused() == {}
+        with pytest.raises(InputError):
+            index.refuse([type(kept)(log=LOG, vid="'); --", version=1, reason="", time=BEGIN)])
 
     def test_an_index_that_was_closed_says_so(self):
         index = self.open_index()

@@ -16,3 +16,6 @@ class TestSqliteLineage(LineageContract):
         index = open_index(url_of_path(Path(folder.name) / "index.db"), create=True)
         index._folder = folder  # lives as long as the index does
         return index
+
+    def a_second_of(self, index):
+        return open_index(index.url, create=False)

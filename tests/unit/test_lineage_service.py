@@ -13,12 +13,21 @@ from hypothesis import strategies as st
 
 from biobank_core.catalog.port import Delete, Save
 from biobank_core.catalog.registry import open_catalog
-from biobank_core.errors import BiobankError, ConfigurationError, InputError
+from biobank_core.errors import (
+    BiobankError,
+    ConfigurationError,
+    InputError,
+    RefusedError,
+    TimeoutExceededError,
+    UnreachableError,
+)
 from biobank_core.lineage import links
-from biobank_core.lineage.follow import catch_up, rebuild
-from biobank_core.lineage.port import Direction, Question, Relation
+from biobank_core.lineage.follow import advance_checked, catch_up, pending, rebuild
+from biobank_core.lineage.port import Direction, Question, Refusal, Relation
+from biobank_core.lineage.projection import project
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.service import Freshness, Lineage
+from biobank_core.lineage.sqlite import SqliteLineage
 from biobank_core.model.ids import derived_vid
 from biobank_core.model.kinds import (
     Action,
@@ -38,7 +47,7 @@ from biobank_core.model.kinds import (
     Supersession,
     Tube,
 )
-from biobank_core.sqlite_file import url_of_path
+from biobank_core.sqlite_file import SqliteFile, url_of_path
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -362,6 +371,136 @@ def test_a_campaign_leaves_the_index_in_step(opened):
     )
     save(catalog, campaign)
     assert lineage.how_fresh().in_step
+
+
+# An index that others feed
+
+
+class FedByOthers(SqliteLineage):
+    """An index as the sync service feeds one: who asks does not feed it, and it may be down."""
+
+    transaction = None
+    down = False
+
+    def connected(self, question):
+        self.must_be_up()
+        return super().connected(question)
+
+    def versions(self, vids, *, log=None):
+        self.must_be_up()
+        return super().versions(vids, log=log)
+
+    def must_be_up(self):
+        if self.down:
+            raise UnreachableError("the lineage index can't be reached")
+
+
+@pytest.fixture
+def fed(tmp_path):
+    url = url_of_path(tmp_path / "catalog.db")
+    with (
+        open_catalog(url, create=True) as catalog,
+        FedByOthers(SqliteFile(tmp_path / "index.db", create=True), owns_file=True) as index,
+    ):
+        index.migrate()
+        save(catalog, STUDY, OLD_TOOL, NEW_TOOL)
+        save(catalog, data(1))
+        save(catalog, data(2), data(3))
+        yield catalog, index, Lineage(catalog, index)
+
+
+def tell(catalog, index, *objects) -> None:
+    (log,) = catalog.head()
+    found = catalog.get([item.vid for item in objects])
+    index.apply([project(item.object, version=item.version, log=log) for item in found.values()])
+
+
+def refuse(catalog, index, obj, **more) -> Refusal:
+    (log,) = catalog.head()
+    refusal = Refusal(log=log, vid=obj.vid, version=1, reason="bad", time=BEGIN, **more)
+    index.refuse([refusal])
+    return refusal
+
+
+def test_what_an_index_lacks_is_counted_from_the_feed_and_the_mark_moves_over_the_rest(fed):
+    catalog, index, lineage = fed
+    (log,) = catalog.head()
+    # The Study has no place in the graph; the two tools do.
+    assert pending(catalog, index).changes == 5
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    found = advance_checked(catalog, index)
+    assert (found.changes, found.units, found.settled) == (1, 1, {log: 1})
+    assert index.checked() == {log: 1}
+    report = lineage.how_fresh()
+    assert (report.in_step, report.pending_changes, report.behind_units) == (False, 1, 1)
+    assert report.as_of == found.oldest
+    assert 0 <= report.age_s < 60
+    tell(catalog, index, data(1))
+    assert advance_checked(catalog, index).changes == 0
+    assert index.checked() == catalog.head()
+    report = lineage.how_fresh()
+    assert (report.in_step, report.age_s, report.pending_changes) == (True, 0.0, 0)
+
+
+def test_a_refused_change_is_told_until_somebody_discards_it(fed):
+    catalog, index, lineage = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    refuse(catalog, index, data(1))
+    found = advance_checked(catalog, index)
+    assert (found.changes, len(found.refused)) == (0, 1)
+    assert index.checked() == catalog.head()
+    report = lineage.how_fresh()
+    assert (report.in_step, report.refused_changes, report.as_of) == (False, 1, BEGIN)
+    question = Question(starts=(vid("data", 2),))
+    with pytest.raises(RefusedError):
+        lineage.ask(question, freshness=Freshness.WAIT, timeout_s=60)
+    refuse(catalog, index, data(1), discarded=True)
+    assert lineage.how_fresh().in_step
+    assert len(lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0).nodes) == 1
+
+
+def test_a_discarded_change_does_not_keep_the_mark_or_a_waiter(fed):
+    catalog, index, lineage = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    kept = refuse(catalog, index, data(1), discarded=True)
+    question = Question(starts=(vid("data", 2),))
+    assert lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0).nodes
+    assert advance_checked(catalog, index).settled == catalog.head()
+    index.forget_refusals([kept])
+    assert index.refused() == {}
+
+
+def test_waiting_without_a_receipt_waits_for_all_that_the_catalog_holds_now(fed):
+    catalog, index, lineage = fed
+    question = Question(starts=(vid("data", 1),))
+    with pytest.raises(TimeoutExceededError):
+        lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0.05)
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3))
+    answer, report = lineage.inquire(question, freshness=Freshness.WAIT, timeout_s=0)
+    assert len(answer.nodes) == 1
+    assert (report.freshness, report.in_step) == (Freshness.WAIT, True)
+    receipt = catalog.commit([Save(object=data(4))], by="tester")
+    with pytest.raises(TimeoutExceededError):
+        lineage.ask(question, freshness=Freshness.WAIT, receipt=receipt, timeout_s=0)
+    tell(catalog, index, data(4))
+    lineage.ask(question, freshness=Freshness.WAIT, receipt=receipt, timeout_s=0)
+
+
+@pytest.mark.parametrize("freshness", [Freshness.ANY, Freshness.WAIT])
+def test_an_index_that_is_down_is_answered_from_the_catalog_with_a_warning(fed, freshness):
+    catalog, index, lineage = fed
+    save(catalog, job(1, [vid("data", 1)], [vid("data", 2)]))
+    index.down = True
+    question = Question(starts=(vid("data", 1),))
+    answer, report = lineage.inquire(question, freshness=freshness, timeout_s=1)
+    assert [node.label for node in answer.nodes] == ["data 1", "data 2"]
+    assert report.freshness is Freshness.SOURCE
+    assert report.in_step
+    assert "can't be reached; answered from the catalog" in report.warning
+    assert lineage.ask(question, freshness=freshness) == answer
+    assert lineage.how_fresh(freshness).warning == report.warning
+    both, _ = lineage.inquire(question, to=vid("data", 2), freshness=freshness)
+    assert len(both.nodes) == 2
 
 
 # Starts

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol, runtime_checkable
 
-from biobank_core.catalog.port import Position, Receipt
-from biobank_core.errors import TimeoutExceededError
+from biobank_core.catalog.port import Position
 from biobank_core.lineage.events import IndexEvent
-from biobank_core.lineage.port import Answer, Edge, LineageIndex, Node, Question, Relation, Use
+from biobank_core.lineage.port import (
+    Answer,
+    Edge,
+    LineageIndex,
+    Node,
+    Question,
+    Refusal,
+    Relation,
+    Use,
+)
 from biobank_core.lineage.sqlite import read, write
+from biobank_core.lineage.sqlite import refusals as set_aside
 from biobank_core.lineage.sqlite.schema import COMPONENT, STEPS, TABLES, to_blob
 from biobank_core.model.ids import is_vid
 from biobank_core.sqlite_file import SqliteFile, path_of_url
 
-# Between two looks at the ledger while waiting; another process does the applying.
-_WAIT_STEP_S: Final = 0.02
 _KEYS: Final = 500
 
 
@@ -84,6 +90,7 @@ class SqliteLineage(LineageIndex):
             return
         with self._file.transaction() as connection:
             write.take_in(connection, batch)
+            set_aside.end(connection, batch)
 
     def transaction(self) -> AbstractContextManager[object]:
         """All that is done inside happens at once or not at all."""
@@ -121,8 +128,8 @@ class SqliteLineage(LineageIndex):
         with self._file.reading() as connection:
             return read.connected(connection, question)
 
-    def versions(self, vids: Iterable[str]) -> dict[str, int]:
-        """See the port; of several logs the greatest."""
+    def versions(self, vids: Iterable[str], *, log: str | None = None) -> dict[str, int]:
+        """See the port."""
         wanted = list(dict.fromkeys(vids))
         found: dict[str, int] = {}
         with self._file.reading() as connection:
@@ -133,31 +140,39 @@ class SqliteLineage(LineageIndex):
                 found.update(
                     connection.execute(
                         "SELECT 'V0' || hex(vid), version FROM lineage_vid "  # noqa: S608  # question marks only
-                        f"JOIN lineage_ledger ON object = id WHERE vid IN ({marks}) "
-                        "ORDER BY version",
-                        some,
+                        "JOIN lineage_ledger l ON object = lineage_vid.id "
+                        "JOIN lineage_log g ON g.id = l.log "
+                        f"WHERE vid IN ({marks}) AND (? IS NULL OR g.name = ?) ORDER BY version",
+                        (*some, log, log),
                     )
                 )
         return found
 
-    def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
+    def checked(self) -> Position:
+        """See the port; what `catch_up` took in was seen to be applied."""
+        return self.position()
+
+    def set_checked(self, position: Position, *, exactly: bool = False) -> None:
         """See the port."""
-        give_up_at = time.monotonic() + timeout_s
-        missing = dict(receipt.versions)
-        while True:
-            applied = self.versions(missing)
-            missing = {
-                vid: version for vid, version in missing.items() if applied.get(vid, 0) < version
-            }
-            if not missing:
-                return
-            if time.monotonic() >= give_up_at:
-                vid, version = next(iter(missing.items()))
-                raise TimeoutExceededError(
-                    f"the lineage index {self.url} still lacks {len(missing)} changes after "
-                    f"{timeout_s:g} s, among them version {version} of {vid}; try again later"
-                )
-            time.sleep(_WAIT_STEP_S)
+        with self._file.transaction():
+            before = {} if exactly else self.position()
+            kept = {log: max(number, before.get(log, 0)) for log, number in position.items()}
+            self.set_position({**before, **kept})
+
+    def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """See the port."""
+        with self._file.transaction() as connection:
+            set_aside.add(connection, refusals)
+
+    def refused(self, vids: Iterable[str] | None = None) -> dict[tuple[str, str], Refusal]:
+        """See the port."""
+        with self._file.reading() as connection:
+            return set_aside.standing(connection, vids)
+
+    def forget_refusals(self, refusals: Iterable[Refusal]) -> None:
+        """See the port."""
+        with self._file.transaction() as connection:
+            set_aside.end(connection, refusals)
 
     def nodes(self) -> Iterator[Node]:
         """See the port."""

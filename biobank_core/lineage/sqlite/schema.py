@@ -91,7 +91,20 @@ CREATE TABLE lineage_position (
 ) WITHOUT ROWID;
 """
 
-STEPS: Final = (_STEP_1,)
+# What could not be taken in: dead letters that a consumer told of.
+_STEP_2: Final = """
+CREATE TABLE lineage_refusal (
+    vid TEXT NOT NULL,
+    log TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    time TEXT NOT NULL,
+    discarded INTEGER NOT NULL,
+    PRIMARY KEY (vid, log)
+) WITHOUT ROWID;
+"""
+
+STEPS: Final = (_STEP_1, _STEP_2)
 
 TABLES: Final = (
     "lineage_vid",
@@ -106,6 +119,7 @@ TABLES: Final = (
     "lineage_use",
     "lineage_supersession",
     "lineage_position",
+    "lineage_refusal",
 )
 
 
