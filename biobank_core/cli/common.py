@@ -161,6 +161,26 @@ def progress(
         yield lambda by: bar.advance(task, by)
 
 
+@contextmanager
+def stopping_at_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `stop` once, which must be fit for a signal handler.
+
+    `stop` asks for a clean end; who is in a hurry sends the signal again.
+    """
+    import signal  # noqa: PLC0415
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        stop()
+
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def total_of(catalog: Catalog) -> int | None:
     """How many objects there are, for `progress`; None where a damaged file can't tell."""
     from biobank_core.errors import StorageError  # noqa: PLC0415

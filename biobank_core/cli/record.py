@@ -12,6 +12,7 @@ from biobank_core.cli.common import catalog_options, progress, settings_of, stor
 
 if TYPE_CHECKING:
     from biobank_core.galaxy.recorder import Summary
+    from biobank_core.galaxy.rounds import LiveRounds
     from biobank_core.galaxy.source import Source
 
 _MAX_TOLD = 20
@@ -74,6 +75,20 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Take the SHA-256 of data that Galaxy has computed.",
 )
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Go on recording what is new until SIGINT or SIGTERM; says on stderr what was recorded.",
+)
+@click.option(
+    "--interval",
+    "interval_s",
+    metavar="S",
+    type=click.FloatRange(1, 3600),
+    default=60,
+    show_default=True,
+    help="With --follow: how long to wait at most, in seconds, when nothing happens.",
+)
 @catalog_options
 @click.pass_context
 def command(
@@ -88,6 +103,8 @@ def command(
     invocation: str | None,
     since: datetime | None,
     hashes: str,
+    follow: bool,
+    interval_s: float,
 ) -> None:
     """Record the jobs of a Galaxy server, or of an exported archive, as actions.
 
@@ -95,14 +112,23 @@ def command(
     often as you like: it goes on where it was, and nothing is recorded twice. A job that has not
     ended is recorded by a later run. An archive and its server give the same objects: the second
     one fills in what the first did not know.
+
+    With --follow it goes on by itself: it looks again within --interval, or sooner when Galaxy
+    says that something changed. When Galaxy is away it says so once and waits. It ends at SIGINT
+    or SIGTERM (exit code 0), with what it has in hand saved.
     """
     from biobank_core import addressing  # noqa: PLC0415
     from biobank_core.config import operator  # noqa: PLC0415
+    from biobank_core.galaxy.live import LiveSource  # noqa: PLC0415
     from biobank_core.galaxy.recorder import Recorder, Scope  # noqa: PLC0415
+    from biobank_core.galaxy.rounds import LiveRounds  # noqa: PLC0415
     from biobank_core.galaxy.rules import load_rules  # noqa: PLC0415
 
     rules = load_rules(rules_file)
     with_hashes = hashes == "existing"
+    scope = Scope(history_id=history, invocation_id=invocation, since=since)
+    if archive is not None and follow:
+        raise click.UsageError("--archive does not change: it goes without --follow")
     source: Source
     if archive is None:
         source, server = _live(ctx, galaxy, galaxy_name, hashes=with_hashes)
@@ -113,13 +139,27 @@ def command(
             raise click.UsageError("--archive needs --galaxy-name: which server is it from?")
         source, server = _archive(archive, hashes=with_hashes), galaxy_name
     with stores_of(ctx, write=True) as stores:
+        study_vid = addressing.study(stores.catalog, study).vid if study else None
+        if isinstance(source, LiveSource) and follow:
+            rounds = LiveRounds(
+                catalog=stores.catalog,
+                connect=lambda: source.client,
+                server=server,
+                scope=scope,
+                rules=rules,
+                study=study_vid,
+                by=operator(),
+                hashes=with_hashes,
+            )
+            _follow(rounds, interval_s)
+            return
         recorder = Recorder(
             stores.catalog,
             source,
             server=server,
-            scope=Scope(history_id=history, invocation_id=invocation, since=since),
+            scope=scope,
             rules=rules,
-            study=addressing.study(stores.catalog, study).vid if study else None,
+            study=study_vid,
             by=operator(),
         )
         todo = recorder.prepare()
@@ -138,6 +178,26 @@ def _live(
     url = galaxy or settings.require_galaxy_url()
     client = GalaxyClient.connect(url, settings.require_secret("GALAXY_API_KEY").reveal())
     return LiveSource(client, hashes=hashes), galaxy_name or server_key(url)
+
+
+def _follow(rounds: LiveRounds, interval_s: float) -> None:
+    import logging  # noqa: PLC0415
+
+    from biobank_core.cli.common import stopping_at_signals  # noqa: PLC0415
+    from biobank_core.galaxy.follow import Follower  # noqa: PLC0415
+
+    # Who follows wants to read what is done, without --verbose's lines about everything else.
+    logging.getLogger("biobank_core.galaxy").setLevel(logging.INFO)
+    follower = Follower(rounds, interval_s=interval_s)
+    rounds.ring = follower.wake
+    with rounds, stopping_at_signals(follower.stop):
+        done = follower.run()
+    for name, number in (
+        ("rounds", done.rounds),
+        ("recorded", done.recorded),
+        ("data linked to samples", done.linked),
+    ):
+        click.echo(f"{name}\t{number}")
 
 
 def _archive(path: str, *, hashes: bool) -> Source:

@@ -121,6 +121,30 @@ class GalaxyClient:
 
         return self.call(what, ask, retry=True)
 
+    def stream(self, path: str, *, silence_s: float) -> requests.Response:
+        """The open answer to `GET <url>/api/<path>` as a stream of events; the caller closes it.
+
+        Not retried. Reading raises requests' errors, also when nothing comes for `silence_s`.
+        Raises as `get` does, and NotFoundError for an answer that is no stream of events.
+        """
+        what = f"GET /api/{path}"
+        target = f"{self.gi.url}/{path}"
+
+        def ask(gi: GalaxyInstance) -> requests.Response:
+            response: requests.Response = gi.make_get_request(
+                target, stream=True, timeout=(REQUEST_TIMEOUT_S, silence_s)
+            )
+            if response.status_code == 200 and _is_event_stream(response):
+                return response
+            with response:
+                if response.status_code == 200:
+                    raise NotFoundError(f"{what} at {self.url}: no stream of events")
+                raise self._refusal(
+                    what, response.status_code, response.raw.read(_MAX_REASON_CHARS)
+                )
+
+        return self.call(what, ask)
+
     def call(self, what: str, do: Callable[[GalaxyInstance], T], *, retry: bool = False) -> T:
         """What `do` returns, its bioblend and transport errors translated to ours.
 
@@ -177,6 +201,10 @@ class GalaxyClient:
             raise self._refusal(what, exc.status_code, exc.body) from exc
         except (requests.ConnectionError, requests.Timeout) as exc:
             raise UnreachableError(self._no_answer()) from exc
+        except requests.exceptions.ChunkedEncodingError as exc:
+            raise UnreachableError(
+                f"Galaxy at {self.url} went away in the middle of its answer to {what}"
+            ) from exc
         except requests.RequestException as exc:
             raise UnreachableError(f"{what} at {self.url}: {type(exc).__name__}") from exc
 
@@ -319,13 +347,22 @@ def server_key(url: str) -> str:
     return (urlsplit(_checked_url(url)).hostname or "").lower()
 
 
+_BROKEN_OFF: Final = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+
+
+def _is_event_stream(response: requests.Response) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
 def _may_help_to_retry(exc: BaseException) -> bool:
     if isinstance(exc, GalaxyBusyError):
         return True
     # Not Galaxy's protocol, or too many bytes: the same would come again.
-    return isinstance(exc, UnreachableError) and isinstance(
-        exc.__cause__, requests.ConnectionError | requests.Timeout
-    )
+    return isinstance(exc, UnreachableError) and isinstance(exc.__cause__, _BROKEN_OFF)
 
 
 def _checked_url(url: str) -> str:

@@ -8,7 +8,7 @@ id: it is asked for again in every later run, however old it is by then.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -110,6 +110,7 @@ class Recorder:
         self._gatherer = Gatherer(source=source, catalog=catalog, server=server)
         self._ambiguous: set[str] = set()
         self._times: dict[str, datetime] = {}
+        self._not_now: Collection[str] = ()
         self.summary = Summary()
         self._cursor_name = self._name_of_cursor(study)
         self._saver = Saver(
@@ -119,19 +120,24 @@ class Recorder:
             cursor=self._standing_cursor() if source.live else None,
         )
 
-    def prepare(self) -> list[Todo]:
-        """What there is to do, oldest first: one list request, or one a page of many jobs."""
+    def prepare(self, not_now: Collection[str] = ()) -> list[Todo]:
+        """What there is to do, oldest first: one list request, or one a page of many jobs.
+
+        `not_now` are ids of jobs that could not be recorded before, to be left for a later run.
+        """
         rows = sorted(self._first_list(), key=lambda row: (row.update_time, row.id))
         self._note_twins(rows)
         self._times = {row.id: utc(row.update_time) for row in rows}
         cursor = self._saver.cursor
         seen = set(cursor.seen_job_ids) if cursor else set()
+        # The cursor remembers them: nothing is lost by leaving them out.
+        self._not_now = {i for i in not_now if cursor and i in cursor.waiting_job_ids}
         todo = [Todo(job_id, None) for job_id in self._ended_meanwhile(cursor)]
         self.summary.failed |= self._source.odd_rows
         self.summary.seen += len(self._source.odd_rows)
         for row in rows:
             self.summary.seen += 1
-            if row.id in seen:
+            if row.id in seen or row.id in self._not_now:
                 continue
             if not self._wanted(row):
                 self.summary.left_out += 1
@@ -139,23 +145,41 @@ class Recorder:
             todo.append(Todo(row.id, utc(row.update_time), row.state in FINAL_STATES))
         return todo
 
-    def run(self, todo: Sequence[Todo], advance: Callable[[int], object] | None = None) -> Summary:
+    def run(
+        self,
+        todo: Sequence[Todo],
+        advance: Callable[[int], object] | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Summary:
         """Record them. `advance` is told how many jobs each step dealt with.
 
-        Raises UnreachableError when the server is gone; what was saved by then stays, and the next
-        run goes on there.
+        When `stopped` tells so, the unit in hand is the last one. Raises UnreachableError when
+        the server is gone. What was saved by then stays, and the next run goes on there.
         """
         for start in range(0, len(todo), JOBS_A_UNIT):
+            if stopped():
+                break
             batch = todo[start : start + JOBS_A_UNIT]
             self._record(batch)
             if advance is not None:
                 advance(len(batch))
+        else:
+            self._pass_what_was_left_out()
         cursor = self._saver.cursor
         waiting = set(cursor.waiting_job_ids if cursor else ())
         if not self._source.live:
             waiting = {job.job_id for job in todo if not job.ended}
-        self.summary.waiting = len(waiting - self.summary.failed.keys())
+        self.summary.waiting = len(waiting - self.summary.failed.keys() - set(self._not_now))
         return self.summary
+
+    def _pass_what_was_left_out(self) -> None:
+        """Move the cursor past jobs that the rules leave out: else every run would list them."""
+        cursor, newest = self._saver.cursor, max(self._times.values(), default=None)
+        if cursor is None or newest is None or newest - cursor.position <= OVERLAP:
+            return
+        moved = self._cursor_after([], waiting=set(), failed={}, position=newest)
+        self._saver.save([], moved)
 
     def _record(self, batch: Sequence[Todo]) -> None:
         ended = [todo.job_id for todo in batch if todo.ended]
@@ -244,7 +268,8 @@ class Recorder:
 
     def _ended_meanwhile(self, cursor: Cursor | None) -> list[str]:
         """Jobs that earlier runs waited for, that are not in the list, and that wait no more."""
-        waiting = [i for i in (cursor.waiting_job_ids if cursor else ()) if i not in self._times]
+        known = cursor.waiting_job_ids if cursor else ()
+        waiting = [i for i in known if i not in self._times and i not in self._not_now]
         if not waiting:
             return []
         still = {row.id for row in self._listed(None, _WAITING_STATES)}
@@ -286,12 +311,19 @@ class Recorder:
         return job_id in self._ambiguous
 
     def _cursor_after(
-        self, batch: Sequence[Todo], *, waiting: set[str], failed: dict[str, str]
+        self,
+        batch: Sequence[Todo],
+        *,
+        waiting: set[str],
+        failed: dict[str, str],
+        position: datetime | None = None,
     ) -> Cursor | None:
         if not self._source.live:
             return None
         old = self._saver.cursor
         times = [todo.update_time for todo in batch if todo.update_time is not None]
+        if position is not None:
+            times.append(position)
         if old is not None:
             times.append(old.position)
         if not times:

@@ -1,0 +1,289 @@
+"""Following a Galaxy: when it looks, what it survives, how it ends, what it says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from biobank_core.catalog.sqlite import SqliteCatalog
+from biobank_core.config import load_settings
+from biobank_core.errors import NotPermittedError, UnreachableError
+from biobank_core.galaxy import follow, recorder
+from biobank_core.galaxy.client import GalaxyClient
+from biobank_core.galaxy.events import Doorbell
+from biobank_core.galaxy.follow import Follower, OddJobs
+from biobank_core.galaxy.recorder import Recorder, Scope, Summary
+from biobank_core.galaxy.rounds import LiveRounds
+from biobank_core.galaxy.rules import Choice, Rules
+from biobank_core.model.kinds import Cursor
+from biobank_core.stores import open_stores
+from tests.faults.galaxy_over_http import served
+from tests.unit.scripted_galaxy import ScriptedGalaxy, end
+from tests.unit.test_recorder_client import KEY, Server, server
+
+__all__ = ["server"]  # the fixture
+
+QUICK = {"interval_s": 0.05, "shortest_s": 0.01}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
+    settings = load_settings(catalog=f"sqlite:///{tmp_path / 'c.db'}", environment={})
+    with open_stores(settings, write=True) as stores:
+        assert isinstance(stores.catalog, SqliteCatalog)
+        yield stores.catalog
+
+
+class Rounds:
+    """Does what the script says, one step a round, then stops the follower."""
+
+    def __init__(self, *script: Summary | Exception) -> None:
+        self.script = list(script)
+        self.times: list[float] = []
+        self.left_alone: list[frozenset[str]] = []
+        self.follower: Follower | None = None
+
+    def __call__(self, _stopped: Callable[[], bool], not_now: frozenset[str]) -> Summary:
+        self.times.append(time.monotonic())
+        self.left_alone.append(not_now)
+        step = self.script.pop(0)
+        if not self.script and self.follower:
+            self.follower.stop()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    def follow(self, **options: Any) -> Follower:
+        self.follower = Follower(self, **(QUICK | options))
+        self.follower.run()
+        return self.follower
+
+
+def test_every_round_is_summed_up_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    done = Rounds(Summary(recorded=2, linked=1), Summary(), Summary(recorded=1)).follow().done
+    assert (done.rounds, done.recorded, done.linked) == (3, 3, 1)
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "recorded 2",
+        "recorded 1",
+    ]
+
+
+def test_a_galaxy_that_is_away_is_said_once_and_asked_less_and_less(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_FIRST_BACK_OFF_S", 0.02)
+    away = [UnreachableError("no Galaxy answers at http://g") for _ in range(4)]
+    rounds = Rounds(Summary(), *away, Summary(recorded=1))
+    assert rounds.follow().done.recorded == 1
+    pauses = [later - before for before, later in zip(rounds.times, rounds.times[1:], strict=False)]
+    assert pauses[1] < pauses[2] < pauses[3] < pauses[4]
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert "no Galaxy answers at http://g" in warnings[0]
+    assert "works again" in warnings[1]
+
+
+def test_a_key_that_is_refused_ends_it() -> None:
+    with pytest.raises(NotPermittedError):
+        Rounds(Summary(), NotPermittedError("the key"), Summary()).follow()
+
+
+def test_an_event_makes_the_next_round_come_at_once_and_many_are_one() -> None:
+    looked = threading.Event()
+    times: list[float] = []
+
+    def do_round(_stopped: Callable[[], bool], _not_now: frozenset[str]) -> Summary:
+        times.append(time.monotonic())
+        looked.set()
+        return Summary()
+
+    follower = Follower(do_round, interval_s=60, shortest_s=0.2)
+    thread = threading.Thread(target=follower.run)
+    thread.start()
+    assert looked.wait(5)
+    for _ in range(500):
+        follower.wake()
+    rung = time.monotonic()
+    while len(times) < 2 and time.monotonic() < rung + 5:
+        time.sleep(0.01)
+    follower.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(times) <= 3
+    assert 0.15 < times[1] - times[0] < 2
+
+
+def test_it_stops_while_it_waits() -> None:
+    follower = Follower(lambda _stopped, _not_now: Summary(), interval_s=3600, shortest_s=3600)
+    threading.Timer(0.2, follower.stop).start()
+    begin = time.monotonic()
+    follower.run()
+    assert time.monotonic() - begin < 5
+
+
+def test_an_odd_job_is_said_once_and_left_alone_for_longer_and_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(follow.time, "monotonic", lambda: now[0])
+    odd = OddJobs()
+    assert odd.note({"j1": "HTTP 500"}) == {"j1": "HTTP 500"}
+    due = []
+    for second in range(1000):
+        now[0] = float(second)
+        if "j1" in odd.not_now():
+            assert odd.note({}) == {}
+        else:
+            due.append(second)
+            assert odd.note({"j1": "HTTP 500"}) == {}
+    assert due == [60, 180, 420, 900]
+    now[0] = 10_000.0
+    assert odd.note({}) == {}  # it was due, and did not fail
+    assert odd.note({"j1": "HTTP 500"}) == {"j1": "HTTP 500"}
+
+
+def test_an_odd_job_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    rounds = Rounds(Summary(failed={"odd": "HTTP 500"}), Summary())
+    rounds.follow()
+    assert rounds.left_alone == [frozenset(), {"odd"}]
+    assert "job odd was not recorded, and is asked for again: HTTP 500" in caplog.text
+
+
+def test_an_odd_job_that_is_left_alone_is_not_forgotten(catalog: SqliteCatalog) -> None:
+    galaxy = ScriptedGalaxy()
+    galaxy.add("odd", 0)
+    galaxy.add("good", 60)
+    galaxy.faults.add("odd")
+
+    def a_round(*not_now: str) -> Summary:
+        galaxy.asked.clear()
+        made = Recorder(
+            catalog,
+            galaxy,  # type: ignore[arg-type]
+            server="g",
+            scope=Scope(),
+            rules=Rules(),
+            study=None,
+            by="test",
+        )
+        return made.run(made.prepare(not_now))
+
+    assert list(a_round().failed) == ["odd"]
+    galaxy.faults.clear()
+    assert (a_round("odd").recorded, galaxy.asked) == (0, ["jobs"])
+    assert a_round().recorded == 1
+
+
+def test_what_is_stopped_in_the_middle_saves_the_unit_in_hand(
+    catalog: SqliteCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "JOBS_A_UNIT", 2)
+    galaxy = ScriptedGalaxy()
+    for number in range(6):
+        galaxy.add(f"j{number}", number * 20)
+
+    def record(stopped: Callable[[], bool]) -> Summary:
+        made = Recorder(
+            catalog,
+            galaxy,  # type: ignore[arg-type]
+            server="g",
+            scope=Scope(),
+            rules=Rules(),
+            study=None,
+            by="test",
+        )
+        return made.run(made.prepare(), stopped=stopped)
+
+    asked = iter([False, False, True])
+    assert record(lambda: next(asked)).recorded == 4
+    assert record(lambda: False).recorded == 2
+
+
+def test_jobs_that_the_rules_leave_out_are_not_listed_for_ever(catalog: SqliteCatalog) -> None:
+    galaxy = ScriptedGalaxy()
+    galaxy.add("mine", 0)
+    for number in range(1, 50):
+        galaxy.add(f"other{number}", number * 20, tool_id="other")
+    rules = Rules(exclude=Choice(tools=("other",)))
+    for expected in (50, 1):
+        made = Recorder(
+            catalog,
+            galaxy,  # type: ignore[arg-type]
+            server="g",
+            scope=Scope(),
+            rules=rules,
+            study=None,
+            by="test",
+        )
+        assert made.run(made.prepare()).seen == expected
+    [cursor] = catalog.find("Cursor")
+    assert isinstance(cursor.object, Cursor)
+    assert cursor.object.position == galaxy.records["other49"].update_time
+
+
+def test_a_galaxy_without_events_is_asked_by_the_clock(catalog: SqliteCatalog) -> None:
+    galaxy = ScriptedGalaxy()
+    galaxy.add("j0", 0, outputs=(end("o", 0),))
+    with served(galaxy) as url:
+        rounds = LiveRounds(
+            catalog=catalog,
+            connect=lambda: GalaxyClient.connect(url, KEY),
+            server="g",
+            scope=Scope(),
+            rules=Rules(),
+            study=None,
+            by="test",
+        )
+        follower = Follower(rounds, **QUICK)
+        rounds.ring = follower.wake
+        recorded: list[int] = []
+
+        def watched(stopped: Callable[[], bool], not_now: frozenset[str]) -> Summary:
+            summary = rounds(stopped, not_now)
+            recorded.append(summary.recorded)
+            if len(recorded) == 1:
+                galaxy.add("j1", 1, outputs=(end("o", 1),))
+            if sum(recorded) == 2:
+                follower.stop()
+            return summary
+
+        follower._do_round = watched
+        with rounds:
+            assert follower.run().recorded == 2
+    assert catalog.count()["Action"] == 2
+
+
+def test_the_doorbell_rings_for_a_change_and_not_for_a_comment(server: Server) -> None:
+    body = ": keep\n\nevent: notification_status\ndata: x\n\nevent: history_update\ndata: {}\n\n"
+    server.answers["/api/events/stream"] = lambda _query: (
+        200,
+        body,
+        {"content-type": "text/event-stream; charset=utf-8"},
+    )
+    rung = threading.Semaphore(0)
+    bell = Doorbell(GalaxyClient.connect(server.url, KEY), lambda: rung.release() or None)
+    bell.start()
+    assert rung.acquire(timeout=5)
+    assert not rung.acquire(timeout=0.3)
+    bell.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(404, {}), (200, {"content-type": "text/html"}), (403, {})]
+)
+def test_the_doorbell_gives_up_where_there_are_no_events(
+    server: Server, status: int, headers: dict[str, str]
+) -> None:
+    server.answers["/api/events/stream"] = lambda _query: (status, "<html>", headers)
+    bell = Doorbell(GalaxyClient.connect(server.url, KEY), lambda: pytest.fail("rang"))
+    bell.start()
+    bell._thread.join(5)
+    assert not bell._thread.is_alive()
+    assert [path for path, _ in server.asked].count("/api/events/stream") == 1
