@@ -1,0 +1,96 @@
+"""The command line `biobank-sync`. Errors and exit codes are those of `biobank`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final, NoReturn
+
+import click
+
+from biobank_core.cli import BiobankGroup
+
+COMMANDS: Final = {
+    "run": "Keep the lineage index in step with the catalog, until told to stop.",
+    "status": "Say how far the index is behind, and what waits where.",
+    "dead-letters": "List, show, replay or discard messages that were set aside.",
+}
+
+
+class SyncGroup(BiobankGroup):
+    """Lazy, as that of `biobank`; the same errors and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all subcommands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, imported now; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _remember(name: str) -> Any:
+    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+        if value is not None:
+            ctx.meta[f"biobank.{name}"] = value
+
+    return callback
+
+
+@click.group(
+    cls=SyncGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--catalog",
+    metavar="URL",
+    expose_value=False,
+    callback=_remember("catalog"),
+    help="Where the catalog is, such as sqlite:///biobank.db.",
+)
+@click.option(
+    "--index",
+    metavar="URL",
+    expose_value=False,
+    callback=_remember("index"),
+    help="Where the lineage index is, such as neo4j://neo4j.example.org.",
+)
+@click.option(
+    "--broker",
+    metavar="URL",
+    expose_value=False,
+    callback=_remember("broker"),
+    help="Where RabbitMQ is, such as amqp://rabbitmq.example.org/; user and password come from "
+    "RABBITMQ_USER and RABBITMQ_PASSWORD.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="How to write the log: plain lines, or a JSON object a line.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log more, for looking into a trouble.")
+def cli(*, log_format: str, verbose: bool) -> None:
+    """Keep a lineage index in step with a catalog, by events over RabbitMQ.
+
+    Only for an index of its own, such as Neo4j; one in the catalog's own SQLite file needs no
+    service. Without options the settings come from BIOBANK_CATALOG, BIOBANK_INDEX and
+    BIOBANK_BROKER, else from the config file. The log goes to stderr.
+    """
+    from sync_service.logs import set_up  # noqa: PLC0415  # not needed for --help
+
+    set_up(as_json=log_format == "json", verbose=verbose)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    cli.main(prog_name="biobank-sync")

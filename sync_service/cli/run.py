@@ -1,0 +1,78 @@
+"""`biobank-sync run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sync_service.cli.common import settings_of
+
+
+@click.command()
+@click.option(
+    "--only",
+    type=click.Choice(("relay", "consumer")),
+    help="Run this part alone; any number of each may run, on any machine.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Answer /healthz and Prometheus' /metrics there, over plain HTTP.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 20_000),
+    default=2_000,
+    show_default=True,
+    help="Messages of one transaction of the index.",
+)
+@click.option(
+    "--state",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the relay remembers how far it has read; default: in the account's state folder. "
+    "Losing it costs one reading of the whole feed.",
+)
+@click.option(
+    "--stalled-after",
+    metavar="SECONDS",
+    type=click.FloatRange(1),
+    default=60.0,
+    show_default=True,
+    help="Not healthy when something waits and nothing has moved for so long.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    only: str | None,
+    listen: str | None,
+    batch: int,
+    state: Path | None,
+    stalled_after: float,
+) -> None:
+    """Keep the lineage index in step with the catalog, until told to stop.
+
+    The relay reads the catalog's changes and sends them to RabbitMQ; the consumer takes them into
+    the index. A server that is away is waited for. SIGTERM finishes the batch in hand.
+    """
+    from sync_service.service import (  # noqa: PLC0415
+        PARTS,
+        Options,
+        Service,
+        stopped_by_signals,
+    )
+
+    service = Service(
+        settings_of(ctx),
+        Options(
+            parts=frozenset(PARTS) if only is None else frozenset({only}),
+            batch=batch,
+            state=state,
+            listen=listen,
+            stalled_after_s=stalled_after,
+        ),
+    )
+    with stopped_by_signals(service.stopping):
+        service.run()

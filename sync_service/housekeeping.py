@@ -1,0 +1,105 @@
+"""Looks how far the index is behind the catalog, and moves its `checked` mark.
+
+The mark is what makes an answer's age known and a wait for everything possible. Changes that
+stay away for long, though they were relayed, are sent again: a broker that lost its disk lost what
+it had confirmed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from biobank_core.catalog.port import Catalog, Position
+from biobank_core.errors import BiobankError, ConfigurationError
+from biobank_core.lineage.follow import Pending, advance_checked
+from biobank_core.lineage.port import LineageIndex
+from sync_service import topology
+from sync_service.broker import Session
+from sync_service.metrics import Metrics
+from sync_service.vitals import BackOff, Part
+
+LOOK_S: Final = 2.0
+# With nothing in the queue, nothing relayed and something still missing for so long, it is lost.
+LOST_AFTER_S: Final = 300.0
+
+
+class Housekeeping:
+    """One is enough; several are harmless. `run` ends when `stopping` is set.
+
+    `consumer` is told whether something waits for it. `send_again`: what to call with a position
+    when changes after it seem to be lost; None where no relay runs in this process.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_catalog: Callable[[], Catalog],
+        open_index: Callable[[], LineageIndex],
+        open_session: Callable[[str], Session],
+        stopping: threading.Event,
+        part: Part,
+        consumer: Part | None,
+        metrics: Metrics,
+        send_again: Callable[[Position], None] | None = None,
+        look_s: float = LOOK_S,
+        lost_after_s: float = LOST_AFTER_S,
+    ) -> None:
+        self._open_catalog = open_catalog
+        self._open_index = open_index
+        self._open_session = open_session
+        self._stopping = stopping
+        self._part = part
+        self._consumer = consumer
+        self._metrics = metrics
+        self._send_again = send_again
+        self._look_s = look_s
+        self._lost_after_s = lost_after_s
+        self._back_off = BackOff(stopping)
+        self._settled: Position = {}
+        self._unchanged_since = time.monotonic()
+
+    def run(self) -> None:
+        """Look again and again until told to stop. Raises ConfigurationError only."""
+        while not self._stopping.is_set():
+            try:
+                with (
+                    self._open_catalog() as catalog,
+                    self._open_index() as index,
+                    self._open_session("housekeeping") as session,
+                ):
+                    while not self._stopping.is_set():
+                        self._look(catalog, index, session)
+                        self._back_off.reset()
+                        session.drive(self._stopping.is_set, timeout_s=self._look_s)
+            except ConfigurationError:
+                raise
+            except BiobankError as exc:
+                self._metrics.reconnects.labels(self._part.name).inc()
+                self._part.is_held_up(str(exc))
+                self._back_off.pause()
+
+    def _look(self, catalog: Catalog, index: LineageIndex, session: Session) -> None:
+        queued = session.depth(topology.QUEUE)
+        found = advance_checked(catalog, index)
+        self._metrics.queued.set(queued)
+        self._metrics.dead_letters.set(session.depth(topology.DEAD_QUEUE))
+        self._metrics.pending.set(found.changes)
+        self._metrics.refused.set(len(found.refused))
+        age_s = (datetime.now(UTC) - found.oldest).total_seconds() if found.oldest else 0.0
+        self._metrics.lag.set(max(0.0, age_s))
+        self._part.moved()
+        if self._consumer is not None:
+            self._consumer.waits(bool(queued))
+        self._look_for_lost(found, queued)
+
+    def _look_for_lost(self, found: Pending, queued: int) -> None:
+        now = time.monotonic()
+        if queued or not found.changes or dict(found.settled) != dict(self._settled):
+            self._settled, self._unchanged_since = found.settled, now
+        elif now - self._unchanged_since > self._lost_after_s and self._send_again is not None:
+            self._unchanged_since = now
+            self._send_again(found.settled)
