@@ -21,9 +21,7 @@ Actions that failed never match and never count as done.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TypeAlias
@@ -32,6 +30,7 @@ import msgspec
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.consent import today as this_day
+from biobank_core.garbage import no_collector
 from biobank_core.model.kinds import ActionStatus
 from biobank_core.selection import reasons, shapes, tools
 from biobank_core.selection.criteria import (
@@ -54,21 +53,9 @@ def select(catalog: Catalog, criteria: Criteria, *, today: date | None = None) -
 
     Reads in bulk: a fixed number of questions to the catalog per 10,000 objects.
     """
-    with _without_collector():
+    with no_collector():
         graph = load_graph(catalog, criteria.study)
         return _Selecting(catalog, criteria, graph, today or this_day()).run()
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Very many objects, all of which stay: looking for garbage took a quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = {
     "biobank_core": 0,
     "biobank_core.errors": 0,
+    "biobank_core.garbage": 0,
     "biobank_core.model": 0,
     # Words that ports, drivers and services share: how releases compare, how tools are named.
     "biobank_core.selection.releases": 0,

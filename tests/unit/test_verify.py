@@ -144,7 +144,8 @@ SABOTAGE = {
     ),
     "a node too many": (
         f"INSERT INTO lineage_vid VALUES (999, x'{vid('ghost')[2:]}');"
-        "INSERT INTO lineage_node VALUES (999, 'Tube', 'ghost', NULL, 1, 0)",
+        f"INSERT INTO lineage_node VALUES (999, x'{vid('ghost')[2:]}', 'Tube', 'ghost', NULL, 1,"
+        " 0)",
         {(What.EXTRA, "ghost", "Tube", "node 'ghost'")},
     ),
     "an input too many": (

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol, runtime_checkable
 
 from biobank_core.catalog.port import Position
+from biobank_core.garbage import no_collector
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.port import (
     Answer,
@@ -125,7 +126,7 @@ class SqliteLineage(LineageIndex):
 
     def connected(self, question: Question) -> Answer:
         """See the port."""
-        with self._file.reading() as connection:
+        with self._file.reading() as connection, no_collector():
             return read.connected(connection, question)
 
     def versions(self, vids: Iterable[str], *, log: str | None = None) -> dict[str, int]:
@@ -179,10 +180,8 @@ class SqliteLineage(LineageIndex):
         with self._file.reading() as connection:
             reader = read.Reader(connection)
             for page in reader.pages():
-                known = reader.nodes(dict.fromkeys(page, 0))
+                yield from reader.nodes_of(page)
                 reader.forget()
-                for number in page:
-                    yield known[number]
 
     def edges(self) -> Iterator[Edge]:
         """See the port."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from itertools import chain, islice
 from operator import attrgetter, itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from biobank_core.lineage import filters
 from biobank_core.lineage.port import (
@@ -25,6 +24,7 @@ from biobank_core.lineage.port import (
     edge_order,
     use_order,
 )
+from biobank_core.lineage.sqlite.met import LINK, VID, Met
 from biobank_core.lineage.sqlite.schema import roles_of_text, to_blob, to_vid
 from biobank_core.lineage.walk import walk
 from biobank_core.model.ids import is_vid
@@ -36,10 +36,9 @@ _FEW: Final = 8
 # Nodes of one page of a stream.
 _PAGE: Final = 2_000
 
-# VIDs of what few there are of: studies, devices, setups.
+# VIDs of what few there are of: studies, setups.
 _vid: Final = functools.lru_cache(maxsize=10_000)(to_vid)
 
-# `'V0' || hex(vid)` is what `to_vid` does, in C.
 _LINKS: Final = {
     True: "SELECT link FROM lineage_input WHERE node {}",
     False: "SELECT link FROM lineage_output WHERE node {}",
@@ -48,20 +47,57 @@ _FAR_ENDS: Final = {
     True: "SELECT node FROM lineage_output WHERE link {}",
     False: "SELECT node FROM lineage_input WHERE link {}",
 }
+_THESE: Final = "WITH met (number) AS (SELECT value FROM json_each(?))"
+# All that can be reached: nodes as they are, the links on the way as negative numbers. SQLite takes
+# each node and each link once; how far they are from the start it does not tell.
+_REACHED: Final = """
+WITH RECURSIVE met (number) AS (
+    SELECT value FROM json_each(?)
+    UNION SELECT -n.link FROM met CROSS JOIN {near} n ON n.node = met.number WHERE met.number > 0
+    UNION SELECT f.node FROM met CROSS JOIN {far} f ON f.link = -met.number WHERE met.number < 0
+)
+"""
+# For `Met.add`. `'V0' || hex(vid)` is what `to_vid` does, in C.
 _NODES: Final = """
-SELECT n.id, 'V0' || hex(v.vid), n.kind, n.label, n.study, n.groups, n.deleted
-FROM lineage_node n CROSS JOIN lineage_vid v ON v.id = n.id WHERE n.id {}
+SELECT m.number, o.link, o.roles, 'V0' || hex(n.vid), n.kind, n.label, n.study, n.groups, n.deleted
+FROM met m LEFT JOIN lineage_output o ON o.node = m.number
+LEFT JOIN lineage_node n ON n.id = m.number
+WHERE m.number > 0
+"""
+_THESE_NODES: Final = _THESE + _NODES
+_NODES_REACHED: Final = {
+    True: _REACHED.format(near="lineage_input", far="lineage_output") + _NODES,
+    False: _REACHED.format(near="lineage_output", far="lineage_input") + _NODES,
+}
+_INPUTS: Final = "SELECT node, link, roles FROM lineage_input WHERE node {}"
+_INPUTS_OF: Final = "SELECT node, link, roles FROM lineage_input WHERE link {}"
+_OUTPUTS_OF: Final = """
+SELECT o.node, o.link, o.roles, 'V0' || hex(n.vid)
+FROM lineage_output o CROSS JOIN lineage_node n ON n.id = o.node WHERE o.link {}
 """
 _MAKERS: Final = """
-SELECT a.id, 'V0' || hex(v.vid), a.category, dv.vid, d.label, d.release, a.setup, a.status, a.ended
-FROM lineage_action a CROSS JOIN lineage_vid v ON v.id = a.id
-LEFT JOIN lineage_vid dv ON dv.id = a.device LEFT JOIN lineage_device d ON d.id = a.device
-WHERE a.id {}
+SELECT id, 'V0' || hex(vid), category, device, setup, status, ended
+FROM lineage_action WHERE id {}
+"""
+_DEVICES: Final = """
+SELECT v.id, 'V0' || hex(v.vid), d.label, d.release
+FROM lineage_vid v LEFT JOIN lineage_device d ON d.id = v.id WHERE v.id {}
 """
 _TOOLS: Final = """
 SELECT a.id, d.label FROM lineage_action a CROSS JOIN lineage_device d ON d.id = a.device
 WHERE a.id {}
 """
+_NEWER: Final = """
+SELECT s.new, s.old, n.groups, n.deleted
+FROM lineage_supersession s LEFT JOIN lineage_node n ON n.id = s.new WHERE s.old {}
+"""
+_OLDER: Final = """
+SELECT DISTINCT s.new, 'V0' || hex(n.vid)
+FROM lineage_supersession s CROSS JOIN lineage_node n ON n.id = s.old WHERE s.new {}
+"""
+_USES: Final = "SELECT node, action, roles FROM lineage_use WHERE node {}"
+
+_Device: TypeAlias = tuple[str | None, str | None, str | None]
 
 
 class Reader:
@@ -70,17 +106,23 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection, question: Question | None = None) -> None:
         self._connection = connection
         self._question = question
+        self._met: Met | None = None
         self._makers: dict[int, Maker] = {}
+        self._devices: dict[int | None, _Device] = {None: (None, None, None)}
         self._groups: dict[int, frozenset[str]] = {}
 
     # walk.Steps
 
     def links(self, nodes: Collection[int], *, downstream: bool) -> Iterable[int]:
         """See `walk.Steps`."""
+        if self._met is not None:
+            return self._met.links(nodes, downstream=downstream)
         return map(_first, self._many(_LINKS[downstream], nodes))
 
     def far_ends(self, links: Collection[int], *, downstream: bool) -> Iterable[int]:
         """See `walk.Steps`."""
+        if self._met is not None:
+            return self._met.far_ends(links, downstream=downstream)
         return map(_first, self._many(_FAR_ENDS[downstream], links))
 
     def asked_for(self, links: Collection[int]) -> Iterable[int]:
@@ -91,6 +133,36 @@ class Reader:
         for link, tool in self._many(_TOOLS, links):
             if filters.made_by_tool(tool, question):
                 yield link
+
+    def meet_all(self, starts: Collection[int], direction: Direction) -> Met:
+        """All that a walk from here to the very ends meets; the walk itself then asks no more.
+
+        A few statements, however many layers the graph has, in place of two a layer.
+        """
+        met = Met()
+        for downstream in (False, True):
+            if direction is not (Direction.UPSTREAM if downstream else Direction.DOWNSTREAM):
+                query = _NODES_REACHED[downstream]
+                met.add(self._connection.execute(query, (str(list(starts)),)))
+        self._add_inputs(met, direction)
+        self._met = met
+        return met
+
+    def meet(self, nodes: Collection[int], direction: Direction) -> Met:
+        """These nodes and their links."""
+        met = Met()
+        for some in _chunks(nodes):
+            met.add(self._connection.execute(_THESE_NODES, (str(some),)))
+        self._add_inputs(met, direction)
+        return met
+
+    def _add_inputs(self, met: Met, direction: Direction) -> None:
+        # From the side where the walk has been: a reference genome is an input of everything, and
+        # a collection has very many members that the walk never met.
+        if direction is Direction.DOWNSTREAM:
+            met.add_inputs(self._many(_INPUTS, met.nodes))
+        else:
+            met.add_inputs(self._many(_INPUTS_OF, met.outputs))
 
     # Look-ups
 
@@ -108,118 +180,104 @@ class Reader:
                     found[vid] = row[0]
         return found
 
-    def nodes(self, depths: dict[int, int]) -> dict[int, Node]:
-        """The known ones of these nodes, with their makers."""
-        makers = self.makers_of(depths)
-        none: tuple[Maker, ...] = ()
-        return {
-            number: Node(
-                vid=vid,
-                kind=kind,
-                label=label,
-                study=None if study is None else _vid(study),
-                groups=self._group(groups),
-                deleted=bool(deleted),
-                depth=depths[number],
-                makers=makers.get(number, none),
-            )
-            for number, vid, kind, label, study, groups, deleted in self._many(_NODES, depths)
-        }
+    def readable(self, nodes: Collection[int], question: Question) -> list[int]:
+        """Those of these known nodes that the user may read."""
+        rows = self._many("SELECT id, groups FROM lineage_node WHERE id {}", nodes)
+        groups = {number: self._group(group) for number, group in rows}
+        return [node for node in nodes if filters.visible(groups[node], question)]
 
-    def makers_of(self, nodes: Collection[int]) -> dict[int, tuple[Maker, ...]]:
-        """The actions that made each node, by VID."""
-        made = [
-            (node, link)
-            for node, link in self._many(
-                "SELECT node, link FROM lineage_output WHERE node {}", nodes
+    def nodes(self, met: Met, depths: dict[int, int] | None = None) -> dict[int, Node]:
+        """The known ones of what was met, with their makers; those with a depth, or all at 0."""
+        makers = self.makers(met.outputs)
+        none: tuple[Maker, ...] = ()
+        nodes: dict[int, Node] = {}
+        for number, row in met.known.items():
+            if depths is not None and number not in depths:
+                continue
+            _, link, _, vid, kind, label, study, groups, deleted = row
+            made: tuple[Maker, ...] = none
+            if link is not None:
+                found = [makers[each] for each in met.made_by[number] if each in makers]
+                if len(found) > 1:
+                    found.sort(key=_by_action)
+                made = tuple(found)
+            nodes[number] = Node(
+                vid,
+                kind,
+                label,
+                None if study is None else _vid(study),
+                self._group(groups),
+                bool(deleted),
+                0 if depths is None else depths[number],
+                made,
             )
-        ]
-        makers = self.makers({link for _, link in made})
-        found: dict[int, list[Maker]] = defaultdict(list)
-        for node, link in made:
-            if link in makers:
-                found[node].append(makers[link])
-        return {
-            node: tuple(several if len(several) == 1 else sorted(several, key=_by_action))
-            for node, several in found.items()
-        }
+        return nodes
 
     def makers(self, actions: Collection[int]) -> dict[int, Maker]:
         """What the index knows of these actions; collections among them are left out."""
-        for number, vid, category, device, tool, release, setup, status, ended in self._many(
-            _MAKERS, [action for action in actions if action not in self._makers]
-        ):
+        rows = list(self._many(_MAKERS, [one for one in actions if one not in self._makers]))
+        devices = self._devices_of({row[3] for row in rows})
+        for number, vid, category, device, setup, status, ended in rows:
             self._makers[number] = Maker(
-                action=vid,
-                category=category,
-                device=None if device is None else _vid(device),
-                tool=tool,
-                release=release,
-                setup=None if setup is None else _vid(setup),
-                status=status,
-                end=None if ended is None else datetime.fromisoformat(ended),
+                vid,
+                category,
+                *devices[device],
+                None if setup is None else _vid(setup),
+                status,
+                None if ended is None else datetime.fromisoformat(ended),
             )
         return self._makers
 
-    def edges(self, nodes: dict[int, str], *, by_inputs: bool) -> list[Edge]:
-        """All edges between these nodes (integer -> VID), sorted.
+    def _devices_of(self, numbers: Iterable[int | None]) -> dict[int | None, _Device]:
+        """VID, label and release of devices: few, and asked for again and again."""
+        unknown = [each for each in numbers if each is not None and each not in self._devices]
+        for number, vid, label, release in self._many(_DEVICES, unknown):
+            self._devices[number] = vid, label, release
+        return self._devices
 
-        The links to look at are found from the inputs or from the outputs: take the side where the
-        walk has been, because a reference genome is an input of everything.
-        """
-        outputs = self._ports("SELECT link, node, roles FROM lineage_output WHERE node {}", nodes)
-        if by_inputs:
-            query, keys = "SELECT link, node, roles FROM lineage_input WHERE node {}", set(nodes)
-        else:
-            query, keys = "SELECT link, node, roles FROM lineage_input WHERE link {}", set(outputs)
-        inputs = self._ports(query, keys, only=nodes)
-        makers = self.makers(outputs)
-        edges = [
-            Edge(
-                nodes[source],
-                nodes[target],
-                Relation.COLLECTED_IN if maker is None else Relation.PRODUCED,
-                None if maker is None else maker.action,
-                maker,
-                source_roles,
-                target_roles,
-            )
-            for link, sources in inputs.items()
-            if link in outputs
-            for maker in (makers.get(link),)
-            for source, source_roles in sources
-            for target, target_roles in outputs[link]
-        ]
-        edges.extend(self._superseding(nodes))
-        edges.sort(key=edge_order)
+    def edges(self, met: Met, nodes: dict[int, str]) -> list[Edge]:
+        """All edges of what was met between these nodes (integer -> VID)."""
+        makers = self.makers(met.outputs)
+        edges: list[Edge] = []
+        for link, sources in met.inputs.items():
+            targets = [
+                (nodes[port[0]], roles_of_text(port[2]))
+                for port in met.outputs.get(link, ())
+                if port[0] in nodes
+            ]
+            maker = makers.get(link)
+            relation = Relation.COLLECTED_IN if maker is None else Relation.PRODUCED
+            action = None if maker is None else maker.action
+            for number, _, roles in sources:
+                source = nodes.get(number)
+                if source is not None:
+                    source_roles = roles_of_text(roles)
+                    edges += [
+                        Edge(source, target, relation, action, maker, source_roles, target_roles)
+                        for target, target_roles in targets
+                    ]
         return edges
 
-    def _superseding(self, nodes: dict[int, str]) -> list[Edge]:
-        pairs = {
-            (new, old)
-            for new, old in self._many(
-                "SELECT new, old FROM lineage_supersession WHERE old {}", nodes
-            )
-            if new in nodes
-        }
-        return [Edge(nodes[new], nodes[old], Relation.SUPERSEDES) for new, old in pairs]
+    def supersessions(
+        self, nodes: dict[int, str], question: Question
+    ) -> tuple[set[Edge], frozenset[str]]:
+        """The edges SUPERSEDES between these nodes; which of them a living node takes the place of.
 
-    def superseded(self, nodes: dict[int, str], question: Question) -> frozenset[str]:
-        """Those of these nodes that a living node which the user may read takes the place of."""
-        pairs = list(
-            self._many(
-                "SELECT s.old, n.groups FROM lineage_supersession s JOIN lineage_node n "
-                "ON n.id = s.new WHERE NOT n.deleted AND s.old {}",
-                nodes,
-            )
-        )
-        return frozenset(
-            nodes[old] for old, groups in pairs if filters.visible(self._group(groups), question)
-        )
+        One that the user may read, whether it is returned or not.
+        """
+        edges: set[Edge] = set()
+        superseded: set[str] = set()
+        for new, old, groups, deleted in self._many(_NEWER, nodes):
+            if new in nodes:
+                edges.add(Edge(nodes[new], nodes[old], Relation.SUPERSEDES))
+            living = groups is not None and not deleted
+            if living and filters.visible(self._group(groups), question):
+                superseded.add(nodes[old])
+        return edges, frozenset(superseded)
 
     def uses(self, nodes: dict[int, str]) -> list[Use]:
         """The uses of these nodes, by action, node and role."""
-        rows = list(self._many("SELECT node, action, roles FROM lineage_use WHERE node {}", nodes))
+        rows = list(self._many(_USES, nodes))
         makers = self.makers({action for _, action, _ in rows})
         uses = [
             Use(makers[action].action, nodes[node], role, makers[action])
@@ -243,46 +301,25 @@ class Reader:
             after = rows[-1][1]
             yield {number: to_vid(vid) for number, vid in rows}
 
+    def nodes_of(self, page: dict[int, str]) -> Iterator[Node]:
+        """The nodes of a page, with their makers."""
+        met = Met()
+        met.add(self._connection.execute(_THESE_NODES, (str(list(page)),)))
+        nodes = self.nodes(met)
+        return (nodes[number] for number in page)
+
     def edges_from(self, sources: dict[int, str]) -> list[Edge]:
         """All edges from these nodes to known ones, sorted."""
-        inputs = self._ports("SELECT link, node, roles FROM lineage_input WHERE node {}", sources)
-        outputs = self._ports(
-            "SELECT link, node, roles FROM lineage_output WHERE link {}", set(inputs)
-        )
-        new_old = list(
-            self._many("SELECT new, old FROM lineage_supersession WHERE new {}", sources)
-        )
-        targets = {node for several in outputs.values() for node, _ in several}
-        targets.update(old for _, old in new_old)
-        vids: dict[int, str] = dict(
-            self._many(
-                "SELECT n.id, 'V0' || hex(v.vid) FROM lineage_node n "
-                "JOIN lineage_vid v ON v.id = n.id WHERE n.id {}",
-                targets,
-            )
-        )
-        makers = self.makers(set(inputs))
-        edges = [
-            Edge(
-                source=sources[source],
-                target=vids[target],
-                relation=Relation.COLLECTED_IN if maker is None else Relation.PRODUCED,
-                action=None if maker is None else maker.action,
-                maker=maker,
-                source_roles=source_roles,
-                target_roles=target_roles,
-            )
-            for link, several in inputs.items()
-            for maker in (makers.get(link),)
-            for source, source_roles in several
-            for target, target_roles in outputs.get(link, ())
-            if target in vids
+        met = Met()
+        met.add_inputs(self._many(_INPUTS, sources))
+        nodes = dict(sources)
+        for port in self._many(_OUTPUTS_OF, met.inputs):
+            met.outputs[port[LINK]].append(port)
+            nodes[port[0]] = port[VID]
+        edges = self.edges(met, nodes)
+        edges += [
+            Edge(sources[new], old, Relation.SUPERSEDES) for new, old in self._many(_OLDER, sources)
         ]
-        edges.extend(
-            Edge(sources[new], vids[old], Relation.SUPERSEDES)
-            for new, old in set(new_old)
-            if old in vids
-        )
         edges.sort(key=edge_order)
         return edges
 
@@ -291,15 +328,6 @@ class Reader:
         self._makers.clear()
 
     # Helpers
-
-    def _ports(
-        self, query: str, keys: Collection[int], only: Collection[int] | None = None
-    ) -> dict[int, list[tuple[int, tuple[str, ...]]]]:
-        found: dict[int, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
-        for link, node, roles in self._many(query, keys):
-            if only is None or node in only:
-                found[link].append((node, roles_of_text(roles)))
-        return found
 
     def _group(self, number: int) -> frozenset[str]:
         if number not in self._groups:
@@ -320,40 +348,37 @@ class Reader:
         return chain.from_iterable(execute(_several(query), (str(some),)) for some in _chunks(keys))
 
 
-def _chunks(keys: Iterable[int]) -> Iterator[list[int]]:
-    rest = iter(keys)
-    while some := list(islice(rest, _KEYS)):
-        yield some
-
-
 def connected(connection: sqlite3.Connection, question: Question) -> Answer:
     """See `LineageIndex.connected`."""
     filters.check(question)
     reader = Reader(connection, question)
     numbers = reader.ids(question.starts)
-    starts = reader.nodes(dict.fromkeys(numbers.values(), 0))
-    readable = {
-        number: node for number, node in starts.items() if filters.visible(node.groups, question)
-    }
-    depths = walk(
-        reader,
-        readable,
-        direction=question.direction,
-        depth=question.depth,
-        via=question.via_tool is not None,
-    )
-    met = reader.nodes(depths)
-    kept = filters.returned(met.values(), question)
+    starts = reader.readable(numbers.values(), question)
+    via = question.via_tool is not None
+    met = None
+    if question.depth is None or via:
+        met = reader.meet_all(starts, question.direction)
+    # With a depth, what a walk meets may be a small part of all: then it asks layer by layer.
+    depths = walk(reader, starts, direction=question.direction, depth=question.depth, via=via)
+    if met is None:
+        met = reader.meet(depths, question.direction)
+    found = reader.nodes(met, depths)
+    kept = filters.returned(found.values(), question)
     vids = {node.vid for node in kept}
-    nodes = {number: node.vid for number, node in met.items() if node.vid in vids}
+    nodes = {number: node.vid for number, node in found.items() if node.vid in vids}
     # Of a large answer a hundred megabytes, in the way of its edges.
-    del met, depths, vids
+    del found, depths, vids
+    edges = reader.edges(met, nodes)
+    superseding, superseded = reader.supersessions(nodes, question)
+    edges.extend(superseding)
+    edges.sort(key=edge_order)
+    readable = set(starts)
     return Answer(
         starts=tuple(vid for vid, number in numbers.items() if number in readable),
         nodes=tuple(kept),
-        edges=tuple(reader.edges(nodes, by_inputs=question.direction is Direction.DOWNSTREAM)),
+        edges=tuple(edges),
         uses=tuple(reader.uses(nodes)),
-        superseded=reader.superseded(nodes, question),
+        superseded=superseded,
     )
 
 
@@ -361,6 +386,12 @@ _first: Final = itemgetter(0)
 
 
 _by_action: Final = attrgetter("action")
+
+
+def _chunks(keys: Iterable[int]) -> Iterator[list[int]]:
+    rest = iter(keys)
+    while some := list(islice(rest, _KEYS)):
+        yield some
 
 
 @functools.cache

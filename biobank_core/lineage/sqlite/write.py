@@ -144,7 +144,17 @@ class _Chunk:
             group = groups[state.groups]
             if isinstance(event, NodeEvent):
                 study = _blob(event.study)
-                nodes.append((number, event.kind, event.label, study, group, event.deleted))
+                nodes.append(
+                    (
+                        number,
+                        to_blob(event.vid),
+                        event.kind,
+                        event.label,
+                        study,
+                        group,
+                        event.deleted,
+                    )
+                )
             elif event.deleted:
                 continue
             elif isinstance(event, ActionEvent):
@@ -153,6 +163,7 @@ class _Chunk:
                     nodes.append(
                         (
                             ids[middle.vid],
+                            to_blob(middle.vid),
                             middle.kind,
                             middle.label,
                             _blob(middle.study),
@@ -163,6 +174,7 @@ class _Chunk:
                 actions.append(
                     (
                         number,
+                        to_blob(event.vid),
                         event.category,
                         None if event.device is None else ids[event.device],
                         _blob(event.setup),
@@ -176,8 +188,8 @@ class _Chunk:
             else:
                 supersessions.append((number, ids[event.new], ids[event.old]))
         for statement, rows in (
-            ("INSERT INTO lineage_node VALUES (?, ?, ?, ?, ?, ?)", nodes),
-            ("INSERT INTO lineage_action VALUES (?, ?, ?, ?, ?, ?, ?)", actions),
+            ("INSERT INTO lineage_node VALUES (?, ?, ?, ?, ?, ?, ?)", nodes),
+            ("INSERT INTO lineage_action VALUES (?, ?, ?, ?, ?, ?, ?, ?)", actions),
             ("INSERT INTO lineage_device VALUES (?, ?, ?)", devices),
             ("INSERT INTO lineage_supersession VALUES (?, ?, ?)", supersessions),
         ):
