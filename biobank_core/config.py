@@ -42,6 +42,7 @@ SECRETS: Final = (
     "GALAXY_API_KEY",
 )
 SECRETS_FILE: Final = "BIOBANK_SECRETS_FILE"
+OPERATOR: Final = "BIOBANK_OPERATOR"
 # A secrets file holds a handful of lines; a huge one is another file named by mistake.
 _MAX_SECRETS_FILE_BYTES: Final = 65_536
 
@@ -154,7 +155,13 @@ def default_catalog() -> str:
 
 
 def operator() -> str:
-    """Who is written into the history: the account that runs this process."""
+    """Who is written into the history: BIOBANK_OPERATOR, else the account that runs this process.
+
+    The variable is for services that act for others, such as Galaxy's jobs.
+    """
+    named = os.environ.get(OPERATOR, "").strip()
+    if named and named.isprintable():
+        return named
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

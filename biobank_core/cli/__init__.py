@@ -36,6 +36,8 @@ COMMANDS: Final = {
     "delete": "Delete objects; of each a tombstone stays, without what is personal.",
     "verify": "Compare the lineage index with the catalog, both ways.",
     "rebuild": "Make the lineage index anew from the catalog.",
+    "galaxy-tables": "Write the data tables from which Galaxy's forms offer studies and devices.",
+    "install-galaxy-dependency": "Make this program the requirement of biobank's Galaxy tools.",
     "completion": "Print the script that makes a shell complete commands and options.",
 }
 
@@ -59,6 +61,18 @@ class BiobankGroup(click.Group):
         module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand and its arguments, with those from `--arguments-from`."""
+        name, command, rest = super().resolve_command(ctx, args)
+        file = ctx.params.get("arguments_from")
+        if file is not None and command is not None:
+            from biobank_core.cli.arguments import expanded  # noqa: PLC0415
+
+            rest = expanded(command, rest, file)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the list of subcommands without importing them."""
@@ -178,6 +192,13 @@ def _remember(name: str) -> Any:
     help="Where the lineage index is; default: in the catalog's own file.",
 )
 @click.option(
+    "--arguments-from",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Take options and arguments of the command from this JSON object; those of the command "
+    "line win.",
+)
+@click.option(
     "-v", "--verbose", is_flag=True, help="Say on stderr what is being done, not only what fails."
 )
 @click.option(
@@ -188,7 +209,7 @@ def _remember(name: str) -> Any:
     callback=_print_version,
     help="Show the version and exit.",
 )
-def cli(verbose: bool) -> None:
+def cli(verbose: bool, arguments_from: str | None) -> None:
     """Trace samples, Galaxy jobs and results; find what needs reanalysis, and run it again.
 
     Results go to stdout or --output; progress, log and errors to stderr. Exit codes: 0 ok,
