@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,11 +12,16 @@ import click
 from biobank_core.cli.common import catalog_options, progress, settings_of, stores_of, tsv_cell
 
 if TYPE_CHECKING:
+    from biobank_core.galaxy.hashing import Hashed
     from biobank_core.galaxy.recorder import Summary
+    from biobank_core.galaxy.refresh import Refreshed
     from biobank_core.galaxy.rounds import LiveRounds
     from biobank_core.galaxy.source import Source
 
 _MAX_TOLD = 20
+_SIZE = re.compile(
+    r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMGTP])?(?P<binary>i)?B?", re.IGNORECASE | re.ASCII
+)
 
 
 def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
@@ -32,6 +38,17 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
             raise click.BadParameter(f"{value!r} needs a time zone, such as {value}Z")
         moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC)
+
+
+def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
+    """Bytes of `500M`, `2 GB`, `10GiB` or a plain number."""
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size; write 500M, 2G, 10GiB or bytes")
+    prefixes = " KMGTP"
+    base = 1024 if match["binary"] else 1000
+    power = prefixes.index((match["prefix"] or " ").upper())
+    return int(float(match["number"]) * base**power)
 
 
 @click.command()
@@ -70,10 +87,26 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--hashes",
-    type=click.Choice(["existing", "none"]),
+    type=click.Choice(["existing", "none", "compute"]),
     default="existing",
     show_default=True,
-    help="Take the SHA-256 of data that Galaxy has computed.",
+    help="The SHA-256 of data: as far as Galaxy has computed it, none, or all: Galaxy is asked to "
+    "compute what is missing, also of data recorded earlier. No data leave the server.",
+)
+@click.option(
+    "--max-size",
+    "max_bytes",
+    metavar="S",
+    callback=_size,
+    default="10G",
+    show_default=True,
+    help="With --hashes compute: only of data up to this size, such as 500M or 2T.",
+)
+@click.option(
+    "--refresh",
+    is_flag=True,
+    help="Ask again about data recorded earlier: what was deleted, purged, renamed or hashed "
+    "since. One request a history.",
 )
 @click.option(
     "--follow",
@@ -103,6 +136,8 @@ def command(
     invocation: str | None,
     since: datetime | None,
     hashes: str,
+    max_bytes: int,
+    refresh: bool,
     follow: bool,
     interval_s: float,
 ) -> None:
@@ -119,16 +154,23 @@ def command(
     """
     from biobank_core import addressing  # noqa: PLC0415
     from biobank_core.config import operator  # noqa: PLC0415
+    from biobank_core.galaxy import again  # noqa: PLC0415
     from biobank_core.galaxy.live import LiveSource  # noqa: PLC0415
     from biobank_core.galaxy.recorder import Recorder, Scope  # noqa: PLC0415
-    from biobank_core.galaxy.rounds import LiveRounds  # noqa: PLC0415
+    from biobank_core.galaxy.refresh import Refresher  # noqa: PLC0415
+    from biobank_core.galaxy.rounds import Hashes, LiveRounds  # noqa: PLC0415
     from biobank_core.galaxy.rules import load_rules  # noqa: PLC0415
 
     rules = load_rules(rules_file)
-    with_hashes = hashes == "existing"
+    which = Hashes(hashes)
+    with_hashes = which is not Hashes.NONE
     scope = Scope(history_id=history, invocation_id=invocation, since=since)
-    if archive is not None and follow:
-        raise click.UsageError("--archive does not change: it goes without --follow")
+    if archive is not None and (follow or refresh or which is Hashes.COMPUTE):
+        raise click.UsageError(
+            "an archive does not change: it goes without --follow, --refresh, --hashes compute"
+        )
+    if follow and refresh:
+        raise click.UsageError("--refresh goes without --follow: run it beside, when you want to")
     source: Source
     if archive is None:
         source, server = _live(ctx, galaxy, galaxy_name, hashes=with_hashes)
@@ -149,7 +191,8 @@ def command(
                 rules=rules,
                 study=study_vid,
                 by=operator(),
-                hashes=with_hashes,
+                hashes=which,
+                max_bytes=max_bytes,
             )
             _follow(rounds, interval_s)
             return
@@ -165,7 +208,17 @@ def command(
         todo = recorder.prepare()
         with progress("recording", total=len(todo)) as advance:
             summary = recorder.run(todo, advance)
-    _tell(summary, click.echo)
+        _tell(summary, click.echo)
+        if isinstance(source, LiveSource) and (refresh or which is Hashes.COMPUTE):
+            refresher = Refresher(stores.catalog, source, server=server, by=operator())
+            if refresh:
+                again.refresh(refresher, history_id=history, progress=progress)
+                _tell_refreshed(refresher.done, click.echo)
+            if which is Hashes.COMPUTE:
+                hashed = again.compute_hashes(
+                    source, refresher, max_bytes=max_bytes, progress=progress
+                )
+                _tell_hashed(hashed, click.echo)
 
 
 def _live(
@@ -228,3 +281,25 @@ def _tell(summary: Summary, say: Callable[..., None]) -> None:
         say(f"biobank: the rules name a study that is unknown: {tsv_cell(label)}", err=True)
     if summary.unlinked:
         say("biobank: `biobank unlinked` lists data without a sample", err=True)
+
+
+def _tell_refreshed(done: Refreshed, say: Callable[..., None]) -> None:
+    say(f"data asked again\t{done.data}")
+    say(f"objects changed\t{done.changed}")
+    if done.differing:
+        say(f"biobank: {done.differing} files have another SHA-256 in Galaxy now", err=True)
+    if done.hidden:
+        say(f"biobank: {len(done.hidden)} histories are not shown to this user", err=True)
+
+
+def _tell_hashed(done: Hashed, say: Callable[..., None]) -> None:
+    for name, number in (
+        ("hashes found", done.found),
+        ("hashes computed", done.computed),
+        ("hashes not there yet", done.late),
+        ("data left without hash", done.left_out),
+        ("hashes failed", len(done.failed)),
+    ):
+        say(f"{name}\t{number}")
+    for vid, reason in sorted(done.failed.items())[:_MAX_TOLD]:
+        say(f"biobank: {vid} has no hash: {tsv_cell(reason)}", err=True)

@@ -40,6 +40,10 @@ PAGE_ROWS: Final = 500
 _INVOCATION_PAGE_ROWS: Final = 100
 _INVOCATION_UUID: Final = "__workflow_invocation_uuid__"
 _IDENTIFIER_SUFFIX: Final = "|__identifier__"
+_COPY_KEYS: Final = (
+    "id,uuid,name,extension,state,file_size,hashes,deleted,purged,create_time,history_id,tags,"
+    "copied_from_history_dataset_association_id"
+)
 
 
 class LiveSource:
@@ -169,6 +173,50 @@ class LiveSource:
         """One copy of a dataset; None where it has no uuid. One request."""
         what = f"dataset {hda_id}"
         found = wire.read(self.client.get(f"datasets/{hda_id}"), wire.Dataset, what)
+        return self._copy(found)
+
+    def copies(self, history_id: str) -> Iterator[DatasetRecord]:
+        """Every dataset in a history, those deleted and those in collections too, newest first.
+
+        One request a page. Raises BiobankError for a history that may not be read.
+        """
+        what = f"contents of history {history_id}"
+        seen: set[str] = set()
+        offset = 0
+        while True:
+            asked = {
+                "v": "dev",
+                "q": "history_content_type",
+                "qv": "dataset",
+                "keys": _COPY_KEYS,
+                "order": "update_time-dsc",
+                "limit": PAGE_ROWS,
+                "offset": offset,
+            }
+            answer = self.client.get(f"histories/{history_id}/contents", asked)
+            page = wire.read(answer, list[wire.Dataset], what)
+            for row in page:
+                # What changes meanwhile moves to the front, and pushes others to a second page.
+                record = self._copy(row) if row.id not in seen else None
+                if record is not None:
+                    yield record
+            seen.update(row.id for row in page)
+            if len(page) < PAGE_ROWS:
+                return
+            # One row twice: what moved up while pages are read leaves no gap.
+            offset += PAGE_ROWS - 1
+
+    def ask_hash(self, hda_id: str) -> None:
+        """Ask Galaxy to compute the SHA-256 of a dataset; it does so later, by a task of its own.
+
+        Raises BiobankError where Galaxy does not do that.
+        """
+        what = f"PUT /api/datasets/{hda_id}/hash"
+        url = f"{self.client.gi.url}/datasets/{hda_id}/hash"
+        payload = {"hash_function": "SHA-256"}
+        self.client.call(what, lambda gi: gi.make_put_request(url, payload=payload), retry=True)
+
+    def _copy(self, found: wire.Dataset) -> DatasetRecord | None:
         uuid = wire.canonical_uuid(found.uuid)
         if uuid is None:
             return None
@@ -188,6 +236,7 @@ class LiveSource:
             create_time=utc(found.create_time) if found.create_time else None,
             history_id=found.history_id,
             tags=tuple(safe_text(tag) for tag in found.tags),
+            is_copy=found.copied_from_history_dataset_association_id is not None,
         )
 
     def collection(self, hdca_id: str) -> CollectionRecord:

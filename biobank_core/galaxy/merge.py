@@ -7,6 +7,8 @@ object that would not change is not saved again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import pairwise
 from typing import TypeVar
 
 import msgspec
@@ -47,8 +49,11 @@ def merged(
             result = msgspec.structs.replace(
                 old, galaxy=galaxy, study=_study(old.study, new.study, unassigned)
             )
-            if label_is_makers and old.label != new.label and not _renamed(old, history):
-                result = msgspec.structs.replace(result, label=new.label)
+            if label_is_makers and old.label != new.label and not renamed(old, history):
+                told = (
+                    msgspec.structs.replace(galaxy, as_of=_as_of(galaxy, new)) if galaxy else None
+                )
+                result = msgspec.structs.replace(result, label=new.label, galaxy=told)
         case DataObject(), DataObject():
             result = _filled(old, new)
         case Collection(), Collection():
@@ -98,7 +103,10 @@ def _dataset(old: GalaxyDataset | None, new: GalaxyDataset | None) -> GalaxyData
     asked = {
         name: value
         for name in ("deleted", "purged")
-        if (value := getattr(new, name)) is not None and value != getattr(old, name)
+        if (value := getattr(new, name)) is not None
+        and value != getattr(old, name)
+        # It is one copy; another one, that was seen before, may be there still: a refresh tells.
+        and (value is False or old.as_of is None)
     }
     # The time of asking alone is no change.
     return msgspec.structs.replace(result, **asked, as_of=new.as_of) if asked else result
@@ -120,6 +128,15 @@ def _study(old: str, new: str, unassigned: str) -> str:
     return new if old == unassigned else old
 
 
-def _renamed(sample: DataSample, history: History) -> bool:
-    labels = {getattr(entry.object, "label", None) for entry in history(sample.vid)}
-    return len(labels) > 1
+def _as_of(galaxy: GalaxyDataset, new: DataSample) -> datetime | None:
+    return (new.galaxy.as_of if new.galaxy else None) or galaxy.as_of
+
+
+def renamed(sample: DataSample, history: History) -> bool:
+    """Whether a person changed the label: without a new asking of Galaxy (`as_of`)."""
+    states = [entry.object for entry in history(sample.vid)]
+    return any(
+        before.label != after.label and before.galaxy == after.galaxy
+        for before, after in pairwise(states)
+        if isinstance(before, DataSample) and isinstance(after, DataSample)
+    )

@@ -25,7 +25,7 @@ from biobank_core.galaxy.saving import Saver
 from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.studies import Studies
 from biobank_core.galaxy.translate import action_vid_of
-from biobank_core.model.kinds import Action, Cursor
+from biobank_core.model.kinds import Action, Cursor, DataObject
 
 # Transactions of Galaxy's end some time after the update time that they write.
 OVERLAP: Final = timedelta(minutes=10)
@@ -50,7 +50,10 @@ _WAITING_STATES: Final = (
 
 @dataclass(slots=True)
 class Summary:
-    """What a recording did, in jobs; `failed` is by job id, `unlinked` are VIDs of data."""
+    """What a recording did, in jobs; `failed` is by job id, the other sets are VIDs of data.
+
+    `without_hash` are those that came in now, and whose file Galaxy has not hashed.
+    """
 
     seen: int = 0
     recorded: int = 0
@@ -60,6 +63,7 @@ class Summary:
     linked: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     unlinked: set[str] = field(default_factory=set)
+    without_hash: set[str] = field(default_factory=set)
     unknown_studies: set[str] = field(default_factory=set)
 
 
@@ -227,6 +231,10 @@ class Recorder:
         summary.linked += len(matches.links)
         linked = {port.object for link in matches.links for port in link.outputs}
         summary.unlinked = (summary.unlinked | set(matches.unlinked)) - linked
+        files = (obj for draft in drafts for obj in draft.objects.values())
+        summary.without_hash |= {
+            file.sample for file in files if isinstance(file, DataObject) and file.sha256 is None
+        }
         summary.unknown_studies |= self._studies.unknown
 
     def _first_list(self) -> list[wire.JobRow]:

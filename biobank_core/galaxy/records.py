@@ -37,7 +37,10 @@ class VersionSource(Enum):
 
 
 class DatasetRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One copy (HDA) of a dataset. `uuid` is the Dataset's, lower-case with hyphens."""
+    """One copy (HDA) of a dataset. `uuid` is the Dataset's, lower-case with hyphens.
+
+    `is_copy`: made from another one, not put out by a job itself; False where that is not told.
+    """
 
     uuid: str
     id: str | None = None
@@ -52,6 +55,7 @@ class DatasetRecord(msgspec.Struct, frozen=True, kw_only=True):
     create_time: datetime | None = None
     history_id: str | None = None
     tags: tuple[str, ...] = ()
+    is_copy: bool = False
 
 
 class ElementRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,17 +5,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from biobank_core.catalog.port import Catalog
+from biobank_core.galaxy.again import look_for_hashes
 from biobank_core.galaxy.client import GalaxyClient
 from biobank_core.galaxy.events import Doorbell
+from biobank_core.galaxy.hashing import compute, is_computable
 from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.recorder import Recorder, Scope, Summary
+from biobank_core.galaxy.refresh import Copies, Refresher
 from biobank_core.galaxy.rules import Rules
 
 log = logging.getLogger(__name__)
+
+# Jobs that end meanwhile wait until these are done.
+_HASHES_A_ROUND: Final = 16
+
+
+class Hashes(Enum):
+    """Which SHA-256s of data are taken: none, those that Galaxy has, or all, computed by it."""
+
+    NONE = "none"
+    EXISTING = "existing"
+    COMPUTE = "compute"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,25 +49,55 @@ class LiveRounds:
     rules: Rules
     study: str | None
     by: str
-    hashes: bool = True
+    hashes: Hashes = Hashes.EXISTING
+    max_bytes: int | None = None
     ring: Callable[[], None] = lambda: None
     _client: GalaxyClient | None = None
     _doorbell: Doorbell | None = field(default=None, repr=False)
+    # Data whose hash was not there when they were recorded: Galaxy computes it after the job.
+    _late: set[str] = field(default_factory=set)
+    _to_compute: dict[str, Copies] | None = None
 
     def __call__(self, stopped: Callable[[], bool], not_now: frozenset[str]) -> Summary:
         """One recording, as `Follower` wants it."""
-        client = self._connected()
         # A new source each time: names, tags and running workflows change meanwhile.
+        source = LiveSource(self._connected(), hashes=self.hashes is not Hashes.NONE)
+        if source.hashes:
+            self._hash(source, stopped)
         recorder = Recorder(
             self.catalog,
-            LiveSource(client, hashes=self.hashes),
+            source,
             server=self.server,
             scope=self.scope,
             rules=self.rules,
             study=self.study,
             by=self.by,
         )
-        return recorder.run(recorder.prepare(not_now), stopped=stopped)
+        summary = recorder.run(recorder.prepare(not_now), stopped=stopped)
+        self._late |= summary.without_hash
+        return summary
+
+    def _hash(self, source: LiveSource, stopped: Callable[[], bool]) -> None:
+        """Look once more for the hashes of what came last; have a few of the missing computed."""
+        refresher = Refresher(self.catalog, source, server=self.server, by=self.by)
+        if self.hashes is Hashes.COMPUTE and self._to_compute is None:
+            self._late |= set(refresher.without_hash(self.max_bytes))
+            self._to_compute = {}
+        missing: dict[str, Copies] = {}
+        if self._late:
+            _, missing = look_for_hashes(refresher, self._late)
+            self._late.clear()
+        if self._to_compute is None:
+            return
+        self._to_compute |= {v: c for v, c in missing.items() if is_computable(c, self.max_bytes)}
+        now = dict(islice(self._to_compute.items(), _HASHES_A_ROUND))
+        done = compute(source, refresher, now, stopped=stopped)
+        for vid in now:
+            del self._to_compute[vid]
+        if now:
+            log.info("hashes computed %d, failed %d", done.computed, len(done.failed))
+        if self._to_compute:
+            self.ring()
 
     def __enter__(self) -> Self:
         return self

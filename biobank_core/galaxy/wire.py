@@ -109,6 +109,7 @@ class Dataset(msgspec.Struct, frozen=True):
     create_time: datetime | None = None
     history_id: Id | None = None
     tags: list[Name] = []
+    copied_from_history_dataset_association_id: Id | None = None
 
 
 class Element(msgspec.Struct, frozen=True):
