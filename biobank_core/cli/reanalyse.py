@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,29 +12,18 @@ from biobank_core.cli.common import (
     open_output,
     output_option,
     progress,
-    settings_of,
     stores_of,
     tsv_writer,
 )
-from biobank_core.cli.select import criteria_of, criteria_options
+from biobank_core.cli.reanalyse_galaxy import GALAXY_NAME_OPTION, GALAXY_OPTION, connected
+from biobank_core.cli.reanalyse_plan import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from biobank_core.catalog.port import Catalog
     from biobank_core.galaxy.client import GalaxyClient
-    from biobank_core.galaxy.reanalysis.plan import Plan
-    from biobank_core.galaxy.reanalysis.workflow import Workflow
-    from biobank_core.model.kinds import CampaignItem, DataCollection, DataSample
-
-_GALAXY_OPTION = click.option(
-    "--galaxy", metavar="URL", help="The Galaxy server; default: GALAXY_URL."
-)
-_GALAXY_NAME_OPTION = click.option(
-    "--galaxy-name",
-    metavar="NAME",
-    help="What the server is called in the catalog; default: the host in its URL.",
-)
+    from biobank_core.model.kinds import CampaignItem
 
 
 @click.group()
@@ -47,125 +35,7 @@ def command() -> None:
     """
 
 
-@command.command()
-@criteria_options
-@click.option(
-    "--workflow",
-    "workflow_address",
-    metavar="ID|FILE",
-    required=True,
-    help="A workflow's id in Galaxy, or a .ga or format2 file. It is not changed: a copy is run.",
-)
-@click.option("--name", required=True, metavar="NAME", help="What to call the campaign.")
-@click.option(
-    "--set",
-    "settings",
-    metavar="STEP.PARAM=VALUE",
-    multiple=True,
-    help="Set a parameter of a step (its label or number; inner ones as mode|depth), or, as "
-    "NAME=VALUE, of the workflow itself. May be repeated.",
-)
-@click.option(
-    "--input",
-    "inputs",
-    metavar="NAME=OBJECT",
-    multiple=True,
-    help="Give a data input of the workflow the same data for all samples (VID or study:label).",
-)
-@click.option(
-    "--tool-version",
-    "tool_versions",
-    metavar="TOOL=VERSION",
-    multiple=True,
-    help="Run this version of a tool; default: the newest that is installed.",
-)
-@_GALAXY_OPTION
-@_GALAXY_NAME_OPTION
-@output_option
-@catalog_options
-@click.pass_context
-def plan(
-    ctx: click.Context,
-    /,
-    *,
-    workflow_address: str,
-    name: str,
-    settings: tuple[str, ...],
-    inputs: tuple[str, ...],
-    tool_versions: tuple[str, ...],
-    galaxy: str | None,
-    galaxy_name: str | None,
-    output: str | None,
-    **selection_options: Any,
-) -> None:
-    """Plan a campaign: a dry run that says what would run, what is left out, and why.
-
-    The plan is saved under its name for `run`; nothing happens in Galaxy. A parameter or output
-    that the newer tools no longer have, and a name that Galaxy would silently ignore, is an error.
-
-    Columns: sample (VID), label, state (planned, excluded), reason, results and sources (numbers).
-    """
-    import msgspec  # noqa: PLC0415
-
-    from biobank_core.config import operator  # noqa: PLC0415
-    from biobank_core.galaxy.reanalysis.plan import (  # noqa: PLC0415
-        assign_inputs,
-        make_plan,
-        save_plan,
-    )
-    from biobank_core.galaxy.reanalysis.prepare import prepare  # noqa: PLC0415
-    from biobank_core.galaxy.reanalysis.server import CampaignServer  # noqa: PLC0415
-    from biobank_core.galaxy.reanalysis.toolbox import Toolbox  # noqa: PLC0415
-    from biobank_core.selection.select import select  # noqa: PLC0415
-
-    versions = _pairs(tool_versions, option="--tool-version")
-    given = _pairs(inputs, option="--input")
-    with stores_of(ctx, write=True) as stores:
-        criteria = criteria_of(stores.catalog, **selection_options)
-        client, server_key = _connected(ctx, galaxy, galaxy_name)
-        server = CampaignServer(client)
-        prepared = prepare(
-            _workflow(workflow_address, server.workflow),
-            toolbox=Toolbox(server.fetch_tool),
-            versions=versions,
-            settings=settings,
-        )
-        assigned = assign_inputs(
-            prepared.workflow.data_inputs(),
-            {label: _data(stores.catalog, address) for label, address in given.items()},
-        )
-        made = make_plan(
-            select(stores.catalog, criteria),
-            catalog=stores.catalog,
-            index=stores.index,
-            prepared=prepared,
-            inputs=assigned,
-            name=name,
-            study=criteria.study,
-            asked=msgspec.to_builtins(criteria),
-            settings=settings,
-            server=server_key,
-            galaxy_url=client.url,
-            now=datetime.now(UTC),
-        )
-        if made.items:
-            save_plan(made, catalog=stores.catalog, by=operator())
-    with open_output(output) as stream:
-        table = tsv_writer(stream, ("sample", "label", "state", "reason", "results", "sources"))
-        for item in made.items:
-            table.row(
-                (
-                    item.sample,
-                    item.sample_label,
-                    "planned",
-                    item.reason,
-                    len(item.old),
-                    len(item.sources),
-                )
-            )
-        for out in made.left_out:
-            table.row((out.sample, out.label, "excluded", out.reason, None, None))
-    _tell_plan(made, criteria.tool, criteria.release)
+command.add_command(plan)
 
 
 @command.command()
@@ -182,9 +52,14 @@ def plan(
     is_flag=True,
     help="Let Galaxy hand back results of equal jobs that ran before; these count as unchanged.",
 )
+@click.option(
+    "--retry",
+    is_flag=True,
+    help="Run the failed samples again, each once; a retry that was broken off goes on.",
+)
 @click.option("--rules", metavar="FILE", help="Rules for recording, as of `biobank record`.")
-@_GALAXY_OPTION
-@_GALAXY_NAME_OPTION
+@GALAXY_OPTION
+@GALAXY_NAME_OPTION
 @catalog_options
 @click.pass_context
 def run(
@@ -193,6 +68,7 @@ def run(
     campaign: str,
     jobs: int,
     use_cache: bool,
+    retry: bool,
     rules: str | None,
     galaxy: str | None,
     galaxy_name: str | None,
@@ -200,7 +76,8 @@ def run(
     """Run a campaign, or go on with one that was broken off: nothing runs twice.
 
     Each sample gets a history of its own, named and tagged. When its jobs have ended they are
-    recorded, and new results are linked to the old ones. Prints a table as `status` does.
+    recorded, and new results are linked to the old ones. A failed sample stays failed until it is
+    run with --retry. Prints a table as `status` does.
     """
     from biobank_core.config import operator  # noqa: PLC0415
     from biobank_core.galaxy.reanalysis import status as standing  # noqa: PLC0415
@@ -209,14 +86,16 @@ def run(
         item_of,
         load_campaign,
     )
+    from biobank_core.galaxy.reanalysis.rounds import due_items, round_of  # noqa: PLC0415
     from biobank_core.galaxy.reanalysis.run import run_campaign  # noqa: PLC0415
 
     with stores_of(ctx, write=True) as stores:
         loaded = load_campaign(stores.catalog, campaign)
-        client, server_key = _connected(
+        client, server_key = connected(
             ctx, galaxy, galaxy_name or loaded.campaign.galaxy_server, loaded.workflow.galaxy_url
         )
-        left = sum(item_of(entry).state not in FINAL_STATES for entry in loaded.items)
+        items = [item_of(entry) for entry in loaded.items]
+        left = len(due_items(items, round=round_of(loaded, retry=retry)))
         try:
             with progress("reanalysing", total=left) as advance:
 
@@ -235,6 +114,7 @@ def run(
                     by=operator(),
                     jobs=jobs,
                     use_cache=use_cache,
+                    retry=retry,
                     progress=told,
                 )
         except KeyboardInterrupt:
@@ -271,7 +151,7 @@ def status(ctx: click.Context, *, campaign: str, output: str | None) -> None:
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Write a table, one row a change; - for stdout.",
 )
-@_GALAXY_OPTION
+@GALAXY_OPTION
 @catalog_options
 @click.pass_context
 def report(
@@ -302,7 +182,7 @@ def report(
         raise click.UsageError("say where to write the report: --html FILE, --tsv FILE, or both")
     with stores_of(ctx, write=False) as stores:
         loaded = load_campaign(stores.catalog, campaign)
-        client, server_key = _connected(
+        client, server_key = connected(
             ctx, galaxy, loaded.campaign.galaxy_server, loaded.workflow.galaxy_url
         )
         server = CampaignServer(client)
@@ -325,86 +205,6 @@ def report(
                 table.row(row)
     told = ", ".join(f"{count} {outcome}" for outcome, count in made.outcomes.items() if count)
     click.echo(f"campaign {made.name!r}: {told or 'no samples'}", err=True)
-
-
-def _connected(
-    ctx: click.Context, url: str | None, name: str | None, planned_url: str | None = None
-) -> tuple[GalaxyClient, str]:
-    """A client, and the key of its server in the catalog."""
-    from biobank_core.galaxy.client import GalaxyClient, server_key  # noqa: PLC0415
-
-    settings = settings_of(ctx)
-    where = url or settings.galaxy_url or planned_url or settings.require_galaxy_url()
-    client = GalaxyClient.connect(where, settings.require_secret("GALAXY_API_KEY").reveal())
-    return client, name or server_key(where)
-
-
-def _workflow(address: str, fetch: Callable[[str], dict[str, Any]]) -> Workflow:
-    from biobank_core.errors import InputError, NotFoundError  # noqa: PLC0415
-    from biobank_core.galaxy.reanalysis.workflow import (  # noqa: PLC0415
-        as_workflow,
-        read_workflow,
-    )
-
-    path = Path(address)
-    if path.exists() or path.suffix or "/" in address:
-        return read_workflow(path)
-    try:
-        return as_workflow(fetch(address), source=f"Galaxy workflow {address}")
-    except (NotFoundError, InputError) as exc:
-        raise InputError(
-            f"no such file, and no workflow of this id in Galaxy that can be read ({exc})",
-            field="workflow",
-            value=address,
-        ) from exc
-
-
-def _pairs(options: Sequence[str], *, option: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in options:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise click.BadParameter(f"write {option} NAME=VALUE, not {text!r}")
-        if name in found:
-            raise click.BadParameter(f"{option} {name} is given twice")
-        found[name] = value
-    return found
-
-
-def _data(catalog: Catalog, address: str) -> DataSample | DataCollection:
-    from biobank_core.addressing import resolve  # noqa: PLC0415
-    from biobank_core.model.kinds import DataCollection, DataSample  # noqa: PLC0415
-
-    found = resolve(catalog, address, kinds=("DataSample", "DataCollection")).object
-    assert isinstance(found, DataSample | DataCollection)
-    return found
-
-
-def _tell_plan(made: Plan, tool: str | None, release: str | None) -> None:
-    from biobank_core.selection import tools  # noqa: PLC0415
-    from biobank_core.selection.releases import matches  # noqa: PLC0415
-
-    for change in made.tools:
-        old = change.old or "no version"
-        how = "stays at" if change.old == change.new else f"goes from {old} to"
-        click.echo(f"step {change.step!r}: {change.tool} {how} {change.new}", err=True)
-        asked = tool is not None and tools.matches(change.tool, tool)
-        if asked and release is not None and matches(change.new, release):
-            click.echo(
-                f"biobank: {change.tool} {change.new} is itself in the range {release!r}: is the "
-                "newer release installed?",
-                err=True,
-            )
-    out = len(made.left_out)
-    click.echo(f"{len(made.items)} planned, {out} left out", err=True)
-    if made.items:
-        click.echo(
-            f"campaign {made.campaign.label!r} is saved; run it with `biobank reanalyse run "
-            f"{made.campaign.vid}`",
-            err=True,
-        )
-    else:
-        click.echo("nothing to run, so no campaign is saved", err=True)
 
 
 def _tell_status(catalog: Catalog, campaign: str, output: str | None) -> None:

@@ -395,10 +395,21 @@ class Campaign(Object, frozen=True, kw_only=True):
         settle_utc(self, "created")
 
 
+class Attempt(Value, frozen=True, kw_only=True):
+    """An earlier, failed try of a campaign's item; `round` 0 is the first."""
+
+    round: int
+    history_id: str | None = None
+    invocation_id: str | None = None
+    error: str | None = None
+
+
 class CampaignItem(Object, frozen=True, kw_only=True):
     """One sample of a campaign. Not in the change feed.
 
-    `sources` is what the workflow is given, `old` what it is to replace, `new` what came.
+    `sources` is what the workflow is given, `old` what it is to replace, `new` what came; `planned`
+    says the first two in the workflow's own terms. `attempts` are the tries before the one that
+    the other fields tell of, which is of `round`.
     """
 
     campaign: OwnCampaignRef
@@ -412,6 +423,9 @@ class CampaignItem(Object, frozen=True, kw_only=True):
     history_id: str | None = None
     invocation_id: str | None = None
     error: str | None = None
+    planned: JsonObject = msgspec.field(default_factory=dict)
+    round: int = 0
+    attempts: tuple[Attempt, ...] = ()
 
 
 class Cursor(Object, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     item_vid,
     load_campaign,
 )
+from biobank_core.galaxy.reanalysis.outputs import NewOutput
 from biobank_core.galaxy.reanalysis.plan import Plan, save_plan
 from biobank_core.galaxy.reanalysis.results import Result, pair_results, supersession
 from biobank_core.model.ids import derived_vid, new_vid
@@ -49,37 +50,62 @@ def result(name: str, tool: str = "typer", role: str = "table", **more: object) 
     return made
 
 
+def by(tool: str = "typer", output: str = "table", step: str | None = None) -> NewOutput:
+    return NewOutput(step=step or "a step", tool=tool, output=output, step_label=step)
+
+
 def names(pairs: object) -> list[tuple[str, str]]:
     return [(old.label, new.label) for old, new in pairs]  # type: ignore[attr-defined]
 
 
-def test_results_pair_by_tool_and_output() -> None:
+def test_results_pair_as_planned() -> None:
+    a, b, c = result("a"), result("b", role="log"), result("c", tool="other")
     pairing = pair_results(
-        [result("a"), result("b", role="log"), result("c", tool="other")],
-        [result("z", tool="other"), result("y", role="log"), result("x"), result("w", tool="new")],
+        [a, b, c],
+        [result("z", tool="new", role="c"), result("y", role="log"), result("x"), result("w")],
+        {b.vid: by(output="log"), c.vid: by(tool="new", output="c")},
     )
-    assert names(pairing.pairs) == [("a", "x"), ("b", "y"), ("c", "z")]
-    assert [one.label for one in pairing.new_alone] == ["w"]
-    assert not pairing.old_alone
+    assert names(pairing.pairs) == [("b", "y"), ("c", "z")]
+    assert [one.label for one in pairing.old_alone] == ["a"]
+    assert {one.label for one in pairing.new_alone} == {"w", "x"}
 
 
 def test_a_tool_that_runs_twice_is_told_apart_by_its_step() -> None:
+    a, b = result("a", step="first"), result("b", step="second")
     pairing = pair_results(
-        [result("a", step="first"), result("b", step="second")],
-        [result("y", step="second"), result("x", step="first")],
+        [a, b],
+        [result("y", step="two"), result("x", step="one")],
+        {a.vid: by(step="one"), b.vid: by(step="two")},
     )
     assert names(pairing.pairs) == [("a", "x"), ("b", "y")]
 
 
 def test_what_fits_several_is_left_alone_not_guessed() -> None:
-    pairing = pair_results([result("a"), result("b")], [result("x"), result("y")])
+    a, b = result("a"), result("b")
+    pairing = pair_results([a, b], [result("x"), result("y")], dict.fromkeys((a.vid, b.vid), by()))
     assert not pairing.pairs
     assert len(pairing.old_alone) == len(pairing.new_alone) == 2
 
 
+def test_elements_of_a_list_pair_by_identifier_then_by_label() -> None:
+    old = [result(f"old {one}", role=f"table|{one}") for one in "abc"]
+    new = [result(f"new {one}", role=f"sheet|{one}") for one in "cbd"]
+    expected = dict.fromkeys((one.vid for one in old), by(output="sheet"))
+    pairing = pair_results(old, new, expected)
+    assert names(pairing.pairs) == [("old b", "new b"), ("old c", "new c")]
+    assert [one.label for one in pairing.old_alone] == ["old a"]
+
+
+def test_two_old_results_may_be_replaced_by_one() -> None:
+    a, b = result("a"), result("b", role="log")
+    pairing = pair_results([a, b], [result("x")], {a.vid: by(), b.vid: by()})
+    assert names(pairing.pairs) == [("a", "x"), ("b", "x")]
+    assert not pairing.new_alone
+
+
 def test_the_same_data_pair_and_supersede_nothing() -> None:
     campaign = new_vid()
-    (pair,) = pair_results([result("a")], [result("a"), result("x")]).pairs
+    (pair,) = pair_results([result("a")], [result("a"), result("x")], {}).pairs
     assert pair[0].vid == pair[1].vid
     assert supersession(pair, campaign=campaign) is None
     cached = (result("a"), result("x", cached=True))
@@ -109,14 +135,15 @@ _results = st.lists(
 
 @given(_results, _results)
 def test_each_result_is_in_one_pair_or_alone(old: list[Result], new: list[Result]) -> None:
-    pairing = pair_results(old, new)
-    assert {one.vid for one, _ in pairing.pairs} | {one.vid for one in pairing.old_alone} == {
-        one.vid for one in old
-    }
+    # Planned as where nothing is said: the same tool, output and step.
+    expected = {one.vid: by(one.tool, one.role, one.step) for one in old}
+    pairing = pair_results(old, new, expected)
     assert len(pairing.pairs) + len(pairing.old_alone) == len(old)
-    assert len(pairing.pairs) + len(pairing.new_alone) == len(new)
+    assert {one.vid for _, one in pairing.pairs} | {one.vid for one in pairing.new_alone} == {
+        one.vid for one in new
+    }
     for was, now in pairing.pairs:
-        assert was.vid == now.vid or was.tool == now.tool
+        assert was.vid == now.vid or (was.tool, was.role) == (now.tool, now.role)
 
 
 @pytest.fixture
@@ -144,7 +171,7 @@ def plan(catalog: Catalog) -> Plan:
                 source="f",
                 document={},
                 tools=(),
-                sample_input=SampleInput(index=0, label="in", is_list=False),
+                sample_input=SampleInput(index=0, label="in", collection_type=None),
             )
         ),
         galaxy_server="g",
@@ -178,12 +205,12 @@ def loaded(catalog: Catalog, plan: Plan) -> LoadedCampaign:
 def test_whoever_takes_the_campaign_over_first_has_it(catalog: Catalog, plan: Plan) -> None:
     save_plan(plan, catalog=catalog, by="test")
     one, other = (Book(catalog, loaded(catalog, plan), by="test") for _ in range(2))
-    one.take_over()
+    one.take_over(round=0)
     with pytest.raises(TakenOverError, match="another run of the campaign 'c' is at work"):
-        other.take_over()
+        other.take_over(round=0)
     one.check_mine()
     later = Book(catalog, loaded(catalog, plan), by="test")
-    later.take_over()
+    later.take_over(round=0)
     with pytest.raises(TakenOverError):
         one.check_mine()
     assert loaded(catalog, plan).campaign.state is CampaignState.RUNNING

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from biobank_core.catalog.registry import open_catalog
 from biobank_core.errors import InputError
+from biobank_core.galaxy.reanalysis.arrange import Arranger
 from biobank_core.galaxy.reanalysis.plan import assign_inputs
 from biobank_core.galaxy.reanalysis.prepare import Prepared, prepare
 from biobank_core.galaxy.reanalysis.toolbox import Toolbox
@@ -379,12 +381,14 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         read_workflow(tmp_path / "none.ga")
 
 
-def test_several_data_inputs_need_to_be_told_apart() -> None:
+def test_several_data_inputs_need_to_be_told_apart(tmp_path: Path) -> None:
     inputs = as_workflow(_converted(), source="test").data_inputs()
-    with pytest.raises(InputError, match="give --input NAME=OBJECT for all but the one"):
-        assign_inputs(inputs, {})
-    with pytest.raises(InputError, match="has no such data input; it has 'genomes', 'reference'"):
-        assign_inputs(inputs, {"x": None})  # type: ignore[dict-item]
+    with open_catalog(f"sqlite:///{tmp_path}/c.db", create=True) as catalog:
+        arranger = Arranger(catalog)
+        with pytest.raises(InputError, match="give --input NAME=OBJECT for all but the one"):
+            assign_inputs(inputs, {}, arranger=arranger)
+        with pytest.raises(InputError, match="has no such data input; it has 'genomes', 'ref"):
+            assign_inputs(inputs, {"x": None}, arranger=arranger)  # type: ignore[dict-item]
 
 
 def _converted() -> dict[str, Any]:

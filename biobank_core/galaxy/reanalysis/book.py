@@ -20,7 +20,6 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     PlannedWorkflow,
     Runner,
     as_json,
-    item_of,
 )
 from biobank_core.model.base import Object
 from biobank_core.model.kinds import Campaign, CampaignItem, CampaignState
@@ -56,10 +55,10 @@ class Book:
         self.campaign: Campaign = loaded.campaign
         self.workflow: PlannedWorkflow = loaded.workflow
 
-    def take_over(self) -> None:
-        """Write down that the campaign is in our hands now."""
+    def take_over(self, *, round: int) -> None:
+        """Write down, in one unit, that the campaign is in our hands now, and in which round."""
         runner = Runner(token=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid())
-        self.save_workflow(msgspec.structs.replace(self.workflow, runner=runner))
+        self.save_workflow(msgspec.structs.replace(self.workflow, runner=runner, round=round))
 
     def check_mine(self) -> None:
         """Raises TakenOverError when a later run has taken the campaign over."""
@@ -82,7 +81,11 @@ class Book:
         self.campaign = campaign
 
     def save(self, item: CampaignItem, more: Sequence[Object] = ()) -> CampaignItem:
-        """Save an item, and with it objects that are new; those that exist are left as they are."""
+        """Save an item as of this round, and with it objects that are new.
+
+        Those that exist are left as they are.
+        """
+        item = msgspec.structs.replace(item, round=self.workflow.round)
         known = self._catalog.get(obj.vid for obj in more) if more else {}
         self._commit([item, *(obj for obj in more if obj.vid not in known)])
         return item
@@ -101,14 +104,6 @@ class Book:
             raise TakenOverError.of(self.campaign.label) from exc
         own = {obj.vid for obj in objects if isinstance(obj, Campaign | CampaignItem)}
         self._versions |= {vid: version for vid, version in receipt.versions.items() if vid in own}
-
-
-def open_items(loaded: LoadedCampaign) -> list[CampaignItem]:
-    """The items that have not ended, those that were begun first."""
-    return sorted(
-        (item_of(entry) for entry in loaded.items),
-        key=lambda item: item.history_id is None,
-    )
 
 
 @contextmanager

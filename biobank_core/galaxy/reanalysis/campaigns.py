@@ -11,6 +11,9 @@ import msgspec
 from biobank_core.addressing import resolve
 from biobank_core.catalog.port import Catalog, Versioned
 from biobank_core.errors import StorageError
+from biobank_core.galaxy.reanalysis.arrange import Given
+from biobank_core.galaxy.reanalysis.carry import Carried
+from biobank_core.galaxy.reanalysis.outputs import NewOutput
 from biobank_core.model.base import JsonObject
 from biobank_core.model.ids import derived_vid
 from biobank_core.model.kinds import Campaign, CampaignItem, ItemState
@@ -28,20 +31,43 @@ class ToolChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleInput(msgspec.Struct, frozen=True, kw_only=True):
-    """The workflow input that takes the sample's data; `is_list`: as a list collection."""
+    """The workflow input that takes the sample's data: one data set, or a collection's type."""
 
     index: int
     label: str
-    is_list: bool
+    collection_type: str | None
 
 
 class FixedInput(msgspec.Struct, frozen=True, kw_only=True):
-    """A workflow input that is the same for all samples: the VID of what it is given."""
+    """A workflow input that is the same for all samples, and what it is given."""
 
     index: int
     label: str
-    is_list: bool
-    object: str
+    given: Given
+
+
+class Replacement(msgspec.Struct, frozen=True, kw_only=True):
+    """Which output will take the place of an old result (a VID)."""
+
+    old: str
+    by: NewOutput
+
+
+class PlannedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """`CampaignItem.planned`.
+
+    `given` is what the workflow is given, `replacements` what is to replace the old results (those
+    that nothing replaces are not in), `parameters` what differs from sample to sample.
+    """
+
+    given: Given
+    replacements: tuple[Replacement, ...] = ()
+    parameters: tuple[Carried, ...] = ()
+
+    @property
+    def expected(self) -> dict[str, NewOutput]:
+        """The replacements, by the VID of the old result."""
+        return {one.old: one.by for one in self.replacements}
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +89,8 @@ class Runner(msgspec.Struct, frozen=True, kw_only=True):
 class PlannedWorkflow(msgspec.Struct, frozen=True, kw_only=True):
     """`Campaign.workflow`. `document` is the upgraded copy in Galaxy's own format.
 
-    `copy_id` and `galaxy_user` are known once it was imported: by whom, and under which id.
+    `copy_id` and `galaxy_user` are known once it was imported: by whom, and under which id. `round`
+    counts how often the failed samples were tried again.
     """
 
     name: str
@@ -78,6 +105,7 @@ class PlannedWorkflow(msgspec.Struct, frozen=True, kw_only=True):
     copy_id: str | None = None
     galaxy_user: str | None = None
     runner: Runner | None = None
+    round: int = 0
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +147,7 @@ def item_vid(campaign: str, sample: str) -> str:
 
 def as_json(part: msgspec.Struct) -> JsonObject:
     """A part of a campaign as the catalog keeps it."""
-    made: JsonObject = msgspec.to_builtins(part)
+    made: JsonObject = msgspec.json.decode(msgspec.json.encode(part))
     return made
 
 
@@ -141,6 +169,17 @@ def load_campaign(catalog: Catalog, address: str) -> LoadedCampaign:
     items = list(catalog.find("CampaignItem", {"campaign": campaign.vid}))
     items.sort(key=lambda entry: (item_of(entry).sample_label, entry.object.vid))
     return LoadedCampaign(campaign, found.version, workflow, criteria, tuple(items))
+
+
+def planned_of(item: CampaignItem) -> PlannedItem:
+    """What the plan says of an item. Raises StorageError when it is not understood."""
+    try:
+        return msgspec.convert(item.planned, PlannedItem)
+    except msgspec.ValidationError as exc:
+        raise StorageError(
+            f"the sample {item.sample_label!r} of its campaign was not planned by this release of "
+            f"biobank: {exc}; plan the campaign again under another name"
+        ) from exc
 
 
 def item_of(entry: Versioned) -> CampaignItem:

@@ -11,6 +11,7 @@ from biobank_core.catalog.port import Catalog
 from biobank_core.errors import InputError, NotFoundError, NotPermittedError
 from biobank_core.galaxy.client import GalaxyFaultError
 from biobank_core.galaxy.reanalysis.book import Book
+from biobank_core.galaxy.reanalysis.campaigns import planned_of
 from biobank_core.galaxy.reanalysis.results import (
     actions_of,
     new_results,
@@ -55,7 +56,9 @@ class Finisher:
             error = error or str(exc)[:MAX_ERROR_CHARS]
         actions = actions_of(self._catalog, item, server=self._book.campaign.galaxy_server)
         pairing = pair_results(
-            old_results(self._catalog, item.old), new_results(self._catalog, actions)
+            old_results(self._catalog, item.old),
+            new_results(self._catalog, actions),
+            planned_of(item).expected,
         )
         new = (*(result for _, result in pairing.pairs), *pairing.new_alone)
         ports = tuple(Port(role=result.role, object=result.vid) for result in new)

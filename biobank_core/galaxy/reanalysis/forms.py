@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from biobank_core.errors import InputError
+from biobank_core.selection.tools import last_part
 
 _DATA_TYPES: Final = frozenset({"data", "data_collection"})
 # Their options are the wrong thing to check a value against: computed from data, or free text.
@@ -134,6 +135,11 @@ class ToolForm:
     outputs: frozenset[str]
     repository: Mapping[str, Any] | None = field(default=None)
 
+    @property
+    def title(self) -> str:
+        """The tool as people write it, and its version."""
+        return f"{last_part(self.id)} {self.version}"
+
     def active(
         self, state: Mapping[str, Any], connected: Sequence[str] = ()
     ) -> dict[str, Parameter]:
@@ -150,6 +156,10 @@ class ToolForm:
     def everywhere(self) -> frozenset[str]:
         """All paths, those of every case and with `_0` for each repeat."""
         return frozenset(_everywhere(self.nodes, ""))
+
+    def tests(self) -> frozenset[str]:
+        """The paths (spelled as in `everywhere`) that decide which other ones are there."""
+        return frozenset(_tests(self.nodes, ""))
 
 
 def parse_form(answer: Mapping[str, Any]) -> ToolForm:
@@ -262,6 +272,20 @@ def _everywhere(nodes: Sequence[Node], prefix: str) -> Iterator[str]:
                     yield from _everywhere(case_nodes, f"{path}|")
             case Repeat():
                 yield from _everywhere(node.nodes, f"{path}_0|")
+
+
+def _tests(nodes: Sequence[Node], prefix: str) -> Iterator[str]:
+    for node in nodes:
+        path = prefix + node.name
+        match node:
+            case Section():
+                yield from _tests(node.nodes, f"{path}|")
+            case Conditional():
+                yield f"{path}|{node.test.name}"
+                for case_nodes in node.cases.values():
+                    yield from _tests(case_nodes, f"{path}|")
+            case Repeat():
+                yield from _tests(node.nodes, f"{path}_0|")
 
 
 def _unknown(nodes: Sequence[Node], state: Mapping[str, Any], prefix: str) -> Iterator[str]:

@@ -9,21 +9,27 @@ from typing import Final
 
 from biobank_core.catalog.port import Catalog, Save
 from biobank_core.errors import ConflictError, InputError, StaleVersionError
+from biobank_core.galaxy.reanalysis.arrange import Arranger, Given, check_type
 from biobank_core.galaxy.reanalysis.campaigns import (
     FixedInput,
     LeftOut,
     Parameter,
     PlannedCriteria,
+    PlannedItem,
     PlannedWorkflow,
+    Replacement,
     SampleInput,
     ToolChange,
     as_json,
     campaign_vid,
     item_vid,
 )
+from biobank_core.galaxy.reanalysis.carry import Carrier, NotCarriedError
+from biobank_core.galaxy.reanalysis.outputs import Replacing, parse_replaces
 from biobank_core.galaxy.reanalysis.prepare import Prepared
 from biobank_core.galaxy.reanalysis.replaced import ReplacedResults
-from biobank_core.galaxy.reanalysis.workflow import DataInput, Shape
+from biobank_core.galaxy.reanalysis.results import old_results
+from biobank_core.galaxy.reanalysis.workflow import DataInput
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.model.base import JsonObject
 from biobank_core.model.kinds import (
@@ -33,14 +39,16 @@ from biobank_core.model.kinds import (
     DataSample,
     Port,
 )
-from biobank_core.model.registry import is_a
-from biobank_core.selection.criteria import SelectedSample, Selection
+from biobank_core.selection.criteria import OldResult, SelectedSample, Selection
 
 # Why the plan, not the selection, leaves a sample out. Stable, like ReasonCode.
 NO_SOURCE: Final = "no-source"
 SEVERAL_SOURCES: Final = "several-sources"
 NOT_IN_GALAXY: Final = "not-in-galaxy"
 PURGED: Final = "purged"
+WRONG_SHAPE: Final = "wrong-shape"
+_UNFIT: Final = frozenset({SEVERAL_SOURCES, WRONG_SHAPE})
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +70,26 @@ class Inputs:
 
 
 def assign_inputs(
-    inputs: Sequence[DataInput], given: Mapping[str, DataSample | DataCollection]
+    inputs: Sequence[DataInput],
+    given: Mapping[str, DataSample | DataCollection],
+    *,
+    arranger: Arranger,
 ) -> Inputs:
     """Decide what each data input of a workflow gets. `given`: input's label -> object.
 
-    Raises InputError naming the inputs that are unknown, of a shape that can't be given, or left.
+    Raises InputError naming the inputs that are unknown, of a type that can't be given, or left.
     """
     by_label = {entry.label: entry for entry in inputs}
     for name in given:
         if name not in by_label:
             known = ", ".join(map(repr, by_label)) or "none"
             raise InputError(f"--input {name}: the workflow has no such data input; it has {known}")
-    fixed = tuple(_fixed(by_label[name], obj) for name, obj in given.items())
+    fixed = []
+    for name, obj in given.items():
+        entry = by_label[name]
+        check_type(entry.collection_type, label=name)
+        whole = arranger.fixed(obj, entry.collection_type, label=name)
+        fixed.append(FixedInput(index=entry.index, label=name, given=whole))
     left = [entry for entry in inputs if entry.label not in given]
     needed = [entry for entry in left if not entry.optional] or left
     if not needed:
@@ -84,10 +100,12 @@ def assign_inputs(
             f"the workflow has several data inputs ({names}): give --input NAME=OBJECT for all "
             "but the one that takes the samples' own data"
         )
-    chosen = needed[0]
-    return Inputs(
-        SampleInput(index=chosen.index, label=chosen.label, is_list=_is_list(chosen)), fixed
+    (chosen,) = needed
+    check_type(chosen.collection_type, label=chosen.label)
+    sample = SampleInput(
+        index=chosen.index, label=chosen.label, collection_type=chosen.collection_type
     )
+    return Inputs(sample, tuple(fixed))
 
 
 def make_plan(
@@ -101,14 +119,17 @@ def make_plan(
     study: str,
     asked: JsonObject,
     settings: Sequence[str],
+    replaces: Sequence[str],
     server: str,
     galaxy_url: str,
     now: datetime,
 ) -> Plan:
     """The campaign and its items for what was selected.
 
-    `asked` are the criteria as JSON; `server` the key of the Galaxy server that the data are on.
-    Raises ConflictError when the study has a campaign of this name.
+    `asked` are the criteria as JSON; `settings` what was asked to be set or kept, `replaces` texts
+    `NEW=OLD` as `outputs.parse_replaces` takes them; `server` the key of the Galaxy server that the
+    data are on. Raises ConflictError when the study has a campaign of this name, InputError for
+    what is ambiguous and when the data of no sample fit the workflow.
     """
     vid = campaign_vid(study, name)
     if catalog.get([vid]):
@@ -121,25 +142,13 @@ def make_plan(
         LeftOut(sample=row.sample, label=row.label, code=row.code.value, reason=row.reason)
         for row in selection.excluded
     ]
-    replaced = ReplacedResults(catalog, index, frozenset(change.tool for change in changes))
-    items: list[CampaignItem] = []
-    for row in selection.rows:
-        out = _unusable(row, catalog, inputs.sample, server)
-        if out is not None:
-            left_out.append(out)
-            continue
-        assert row.sample is not None
-        old = replaced.of(row)
-        items.append(
-            CampaignItem(
-                vid=item_vid(vid, row.sample),
-                campaign=vid,
-                sample=row.sample,
-                sample_label=row.label,
-                reason=row.reason,
-                sources=tuple(Port(role=inputs.sample.label, object=one) for one in row.sources),
-                old=tuple(Port(role=one.role, object=one.vid) for one in old),
-            )
+    making = _Items(catalog, index, prepared, wanted=inputs.sample, server=server, campaign=vid)
+    items, more_out = making.of(selection.rows, replaces)
+    left_out += more_out
+    if selection.rows and not items and all(out.code in _UNFIT for out in more_out):
+        reasons = "\n".join(f"  - {out.label}: {out.reason}" for out in more_out[:_SHOWN])
+        raise InputError(
+            f"the workflow's input {inputs.sample.label!r} fits the data of no sample:\n{reasons}"
         )
     labels = {entry.index: entry.label for entry in prepared.workflow.parameter_inputs()}
     workflow = PlannedWorkflow(
@@ -178,43 +187,111 @@ def save_plan(plan: Plan, *, catalog: Catalog, by: str) -> None:
         ) from exc
 
 
-def _unusable(
-    row: SelectedSample, catalog: Catalog, wanted: SampleInput, server: str
-) -> LeftOut | None:
-    """Why a selected sample can't be run; None when it can."""
+class _Items:
+    """Makes the items of a campaign: what each sample gives, replaces, and keeps."""
 
-    def out(code: str, reason: str) -> LeftOut:
-        return LeftOut(sample=row.sample, label=row.label, code=code, reason=reason)
-
-    if not row.sources:
-        return out(NO_SOURCE, "no data of the sample itself are known that a run could start from")
-    if len(row.sources) > 1 and not wanted.is_list:
-        return out(
-            SEVERAL_SOURCES,
-            f"{len(row.sources)} data sets fit the workflow's input {wanted.label!r}, which takes "
-            "one",
+    def __init__(
+        self,
+        catalog: Catalog,
+        index: LineageIndex,
+        prepared: Prepared,
+        *,
+        wanted: SampleInput,
+        server: str,
+        campaign: str,
+    ) -> None:
+        self._catalog = catalog
+        self._arranger = Arranger(catalog)
+        self._prepared = prepared
+        self._wanted = wanted
+        self._server = server
+        self._campaign = campaign
+        self._replaced = ReplacedResults(
+            catalog, index, frozenset(change.tool for change in prepared.tools)
         )
-    for vid, found in catalog.get(row.sources).items():
-        galaxy = getattr(found.object, "galaxy", None)
-        if galaxy is None or galaxy.server != server:
-            return out(NOT_IN_GALAXY, f"its data {vid} are not on the Galaxy server {server!r}")
-        if galaxy.purged:
-            return out(PURGED, f"its data {vid} were purged from Galaxy")
-    return None
+        self._carrier = Carrier(catalog, prepared.kept)
 
-
-def _fixed(entry: DataInput, obj: DataSample | DataCollection) -> FixedInput:
-    is_list = _is_list(entry)
-    if is_list != is_a(obj.kind, "DataCollection"):
-        wants = "a list (a DataCollection)" if is_list else "one data set (a DataSample)"
-        raise InputError(f"--input {entry.label}: the workflow wants {wants}, not a {obj.kind}")
-    return FixedInput(index=entry.index, label=entry.label, is_list=is_list, object=obj.vid)
-
-
-def _is_list(entry: DataInput) -> bool:
-    if entry.shape is None:
-        raise InputError(
-            f"the workflow's input {entry.label!r} wants a collection of type "
-            f"{entry.collection_type!r}; only data sets and plain lists can be given"
+    def of(
+        self, rows: Sequence[SelectedSample], replaces: Sequence[str]
+    ) -> tuple[list[CampaignItem], list[LeftOut]]:
+        """The items, and what can't be one. Raises InputError for what is ambiguous."""
+        replacing = Replacing(
+            self._prepared.outputs, parse_replaces(replaces, self._prepared.outputs)
         )
-    return entry.shape is Shape.LIST
+        old = {row.sample: self._replaced.of(row) for row in rows if row.sample is not None}
+        self._carrier.learn(
+            {sample: [one.action for one in found] for sample, found in old.items()}
+        )
+        items: list[CampaignItem] = []
+        out: list[LeftOut] = []
+        for row in rows:
+            assert row.sample is not None
+            try:
+                item = self._item(row, row.sample, old[row.sample], replacing)
+            except (_UnusableError, NotCarriedError) as exc:
+                left = LeftOut(sample=row.sample, label=row.label, code=exc.code, reason=exc.reason)
+                out.append(left)
+            else:
+                items.append(item)
+        replacing.check()
+        return items, out
+
+    def _item(
+        self, row: SelectedSample, sample: str, old: Sequence[OldResult], replacing: Replacing
+    ) -> CampaignItem:
+        given = self._given(row)
+        ports = tuple(Port(role=one.role, object=one.vid) for one in old)
+        expected = replacing.of(row.label, old_results(self._catalog, ports))
+        planned = PlannedItem(
+            given=given,
+            replacements=tuple(
+                Replacement(old=port.object, by=expected[port.object])
+                for port in ports
+                if port.object in expected
+            ),
+            parameters=self._carrier.of(sample),
+        )
+        return CampaignItem(
+            vid=item_vid(self._campaign, sample),
+            campaign=self._campaign,
+            sample=sample,
+            sample_label=row.label,
+            reason=row.reason,
+            sources=tuple(Port(role=self._wanted.label, object=one) for one in row.sources),
+            old=ports,
+            planned=as_json(planned),
+        )
+
+    def _given(self, row: SelectedSample) -> Given:
+        """What the sample gives to the workflow. Raises _UnusableError."""
+        if not row.sources:
+            raise _UnusableError(
+                NO_SOURCE, "no data of the sample itself are known that a run could start from"
+            )
+        wanted = self._wanted
+        try:
+            given = self._arranger.sample(row.label, row.sources, wanted.collection_type)
+        except InputError as exc:
+            several = wanted.collection_type is None and len(row.sources) > 1
+            raise _UnusableError(
+                SEVERAL_SOURCES if several else WRONG_SHAPE,
+                f"its data do not fit the workflow's input {wanted.label!r}: {exc.reason}",
+            ) from exc
+        for vid, found in self._catalog.get(given.leaves()).items():
+            galaxy = getattr(found.object, "galaxy", None)
+            if galaxy is None or galaxy.server != self._server:
+                raise _UnusableError(
+                    NOT_IN_GALAXY, f"its data {vid} are not on the Galaxy server {self._server!r}"
+                )
+            if galaxy.purged:
+                raise _UnusableError(PURGED, f"its data {vid} were purged from Galaxy")
+        return given
+
+
+class _UnusableError(Exception):
+    """A selected sample can't be run; `code` and `reason` go into the plan."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason

@@ -14,6 +14,7 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     LoadedCampaign,
     ToolChange,
     item_of,
+    planned_of,
 )
 from biobank_core.galaxy.reanalysis.compare import FileChange, Verdict
 from biobank_core.galaxy.reanalysis.results import (
@@ -201,7 +202,9 @@ def _sample(catalog: Catalog, item: CampaignItem, comparer: Compares, server: st
     old_alone: tuple[Result, ...] = ()
     new_alone: tuple[Result, ...] = ()
     if item.state in (ItemState.OK, ItemState.UNCHANGED):
-        pairing = pair_results(old_results(catalog, item.old), _new(catalog, item, server))
+        pairing = pair_results(
+            old_results(catalog, item.old), _new(catalog, item, server), planned_of(item).expected
+        )
         files = tuple(comparer.compare(old, new) for old, new in pairing.pairs)
         old_alone, new_alone = pairing.old_alone, pairing.new_alone
     return SampleReport(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.model.ids import derived_vid
@@ -40,18 +41,73 @@ class Pairing:
     new_alone: tuple[Result, ...]
 
 
-def pair_results(old: Sequence[Result], new: Sequence[Result]) -> Pairing:
-    """Pair by tool and output role; where that fits several, also by step, then by label.
+def base_role(role: str) -> str:
+    """The output's name in a role, which for data found at run time is `NAME|identifier`."""
+    return role.partition("|")[0]
 
-    A result that still fits several is left alone: which one it was is never guessed.
+
+class Expected(Protocol):
+    """What the plan says takes an old result's place; see `outputs.NewOutput`."""
+
+    @property
+    def tool(self) -> str:
+        """The tool's id without version."""
+
+    @property
+    def output(self) -> str:
+        """The output's name."""
+
+    @property
+    def step_label(self) -> str | None:
+        """The step, where the tool alone does not tell."""
+
+
+def pair_results(
+    old: Sequence[Result], new: Sequence[Result], expected: Mapping[str, Expected]
+) -> Pairing:
+    """Pair as the plan says (`expected`: an old result's VID -> the output that replaces it).
+
+    Where that fits several (the elements of a list), by identifier and label; what still fits
+    several is left alone: which one it was is never guessed. The same data are always a pair.
     """
+    by_vid = {one.vid: one for one in new}
+    pairs = [(one, by_vid[one.vid]) for one in old if one.vid in by_vid]
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for one in old:
+        if one.vid in expected and one.vid not in by_vid:
+            target = expected[one.vid]
+            source = (one.tool, base_role(one.role), one.step)
+            groups.setdefault((*source, _key(target)), []).append(one)
+    same = {one.vid for one, _ in pairs}
+    for ones in groups.values():
+        target = expected[ones[0].vid]
+        fitting = [one for one in new if one.vid not in same and _fits(one, target)]
+        pairs += _told_apart(ones, fitting)
+    order = {result.vid: place for place, result in enumerate(old)}
+    pairs.sort(key=lambda pair: order[pair[0].vid])
+    paired = {one.vid for pair in pairs for one in pair}
+    return Pairing(
+        tuple(pairs),
+        tuple(one for one in old if one.vid not in paired),
+        # What came out of the job cache and is no old result of this sample was not made for it.
+        tuple(one for one in new if one.vid not in paired and not one.cached),
+    )
+
+
+def _key(target: Expected) -> tuple[str, str, str | None]:
+    return target.tool, target.output, target.step_label
+
+
+def _fits(one: Result, target: Expected) -> bool:
+    return (one.tool, base_role(one.role)) == (target.tool, target.output) and (
+        target.step_label is None or one.step == target.step_label
+    )
+
+
+def _told_apart(old: Sequence[Result], new: Sequence[Result]) -> list[tuple[Result, Result]]:
     rules: tuple[Callable[[Result], tuple[object, ...]], ...] = (
-        lambda one: (one.vid,),
-        lambda one: (one.tool, one.role, one.step, one.label),
-        lambda one: (one.tool, one.role, one.step),
-        lambda one: (one.tool, one.role, one.label),
-        lambda one: (one.tool, one.role),
-        lambda one: (one.tool, one.label),
+        lambda one: (_identifier(one), one.label),
+        lambda one: (_identifier(one),),
     )
     open_old, open_new = list(old), list(new)
     pairs: list[tuple[Result, Result]] = []
@@ -63,10 +119,15 @@ def pair_results(old: Sequence[Result], new: Sequence[Result]) -> Pairing:
                 pairs.append((ones[0], others[0]))
                 open_old.remove(ones[0])
                 open_new.remove(others[0])
-    order = {result.vid: place for place, result in enumerate(old)}
-    pairs.sort(key=lambda pair: order[pair[0].vid])
-    # What came out of the job cache and is no old result of this sample was not made for it.
-    return Pairing(tuple(pairs), tuple(open_old), tuple(one for one in open_new if not one.cached))
+    if len(open_old) == len(open_new) == 1 and not all(
+        map(_identifier, (open_old[0], open_new[0]))
+    ):
+        pairs.append((open_old[0], open_new[0]))
+    return pairs
+
+
+def _identifier(one: Result) -> str:
+    return one.role.partition("|")[2]
 
 
 def old_results(catalog: Catalog, ports: Iterable[Port]) -> list[Result]:

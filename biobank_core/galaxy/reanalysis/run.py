@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Final, TypeAlias
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.errors import ConflictError, NotFoundError
 from biobank_core.galaxy.client import GalaxyClient
-from biobank_core.galaxy.reanalysis.book import Book, only_run, open_items
-from biobank_core.galaxy.reanalysis.campaigns import (
-    FINAL_STATES,
-    counts,
-    load_campaign,
-)
+from biobank_core.galaxy.reanalysis.book import Book, only_run
+from biobank_core.galaxy.reanalysis.campaigns import counts, item_of, load_campaign
 from biobank_core.galaxy.reanalysis.consents import ConsentCheck
 from biobank_core.galaxy.reanalysis.finish import Finisher, RecordHistory
 from biobank_core.galaxy.reanalysis.locate import Locator
+from biobank_core.galaxy.reanalysis.rounds import begun_anew, due_items, round_of
 from biobank_core.galaxy.reanalysis.server import CampaignServer
 from biobank_core.galaxy.reanalysis.submit import Submitter
 from biobank_core.lineage.port import LineageIndex
@@ -47,11 +44,13 @@ def run_campaign(
     by: str,
     jobs: int = DEFAULT_JOBS,
     use_cache: bool = False,
+    retry: bool = False,
     progress: Progress = lambda _item: None,
     exclusive: bool = True,
 ) -> dict[ItemState, int]:
     """Run what has not ended yet; how many items then stand where.
 
+    With `retry` failed items are run again, each once (see `rounds`).
     `record` records a history's jobs; `progress` is told each change of an item. With `exclusive`
     a second run on this machine is refused before it touches anything; the versions in the
     catalog decide between machines. Raises TakenOverError, UnreachableError (run again to go on),
@@ -77,17 +76,19 @@ def run_campaign(
         submitter = Submitter(
             book,
             server,
-            catalog,
             Locator(catalog, server, server_key=server_key),
             use_cache=use_cache,
         )
         finisher = Finisher(book, server, catalog, record=record)
-        items = {item.vid: item for item in open_items(loaded)}
-        if any(item.state not in FINAL_STATES for item in items.values()):
-            book.take_over()
+        items = {entry.object.vid: item_of(entry) for entry in loaded.items}
+        this_round = round_of(loaded, retry=retry)
+        due = due_items(items.values(), round=this_round)
+        if due:
+            book.take_over(round=this_round)
             submitter.workflow_copy()
             consents = ConsentCheck(catalog, index, loaded)
-            _Loop(items, submitter, finisher, server, consents, jobs=jobs, progress=progress).run()
+            loop = _Loop(submitter, finisher, server, consents, jobs=jobs, progress=progress)
+            items |= {item.vid: item for item in loop.run(due)}
         if book.campaign.state is not CampaignState.FINISHED:
             book.save_state(CampaignState.FINISHED)
         return counts(list(items.values()))
@@ -96,7 +97,6 @@ def run_campaign(
 class _Loop:
     def __init__(
         self,
-        items: dict[str, CampaignItem],
         submitter: Submitter,
         finisher: Finisher,
         server: CampaignServer,
@@ -105,7 +105,7 @@ class _Loop:
         jobs: int,
         progress: Progress,
     ) -> None:
-        self._items = items
+        self._items: dict[str, CampaignItem] = {}
         self._submitter = submitter
         self._finisher = finisher
         self._server = server
@@ -113,8 +113,9 @@ class _Loop:
         self._jobs = jobs
         self._progress = progress
 
-    def run(self) -> None:
-        waiting = deque(item for item in self._items.values() if item.state not in FINAL_STATES)
+    def run(self, due: Iterable[CampaignItem]) -> Iterable[CampaignItem]:
+        """See these items to their ends; as they are then."""
+        waiting = deque(due)
         going: list[CampaignItem] = []
         poll_s = _FIRST_POLL_S
         while waiting or going:
@@ -128,10 +129,13 @@ class _Loop:
             poll_s = _FIRST_POLL_S if moved else min(poll_s * _POLL_GROWTH, _LAST_POLL_S)
             if going and not (moved and waiting):
                 time.sleep(poll_s)
+        return self._items.values()
 
     def _begun(self, item: CampaignItem) -> CampaignItem:
         if item.state is ItemState.RUNNING and item.invocation_id is not None:
             return item
+        if item.state is ItemState.FAILED:
+            item = begun_anew(item)
         # One that was begun may be running in Galaxy already: it is seen through.
         refusal = self._consents.refusal(item) if item.state is ItemState.PLANNED else None
         if refusal is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +48,15 @@ class Content:
     id: str
     uuid: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewCollection:
+    """A collection to make: `members` are (element identifier, a dataset's id or another one)."""
+
+    name: str
+    type: str
+    members: tuple[tuple[str, str | NewCollection], ...]
 
 
 class CampaignServer:
@@ -151,17 +160,15 @@ class CampaignServer:
         payload = {"source": "hda", "content": dataset, "type": "dataset"}
         return str(self._post(f"histories/{history}/contents/datasets", payload)["id"])
 
-    def make_list(self, history: str, name: str, members: Sequence[tuple[str, str]]) -> str:
-        """Make a list collection of (element identifier, dataset id); its id."""
+    def make_collection(self, history: str, collection: NewCollection) -> str:
+        """Make a collection, inner ones included; its id."""
         description = {
-            "collection_type": "list",
-            "name": name,
-            "element_identifiers": [
-                {"name": identifier, "src": "hda", "id": dataset} for identifier, dataset in members
-            ],
+            "collection_type": collection.type,
+            "name": collection.name,
+            "element_identifiers": _identifiers(collection),
         }
         answer = self._client.call(
-            "making a list",
+            "making a collection",
             lambda gi: gi.histories.create_dataset_collection(history, description),
         )
         return str(answer["id"])
@@ -176,10 +183,19 @@ class CampaignServer:
         return [str(entry["id"]) for entry in mine]
 
     def invoke(
-        self, workflow: str, history: str, *, inputs: Mapping[str, Any], use_cache: bool
+        self,
+        workflow: str,
+        history: str,
+        *,
+        inputs: Mapping[str, Any],
+        parameters: Mapping[str, Mapping[str, Any]],
+        use_cache: bool,
     ) -> str:
-        """Run a workflow in a history; the invocation's id. `inputs` are by step index."""
-        payload = {
+        """Run a workflow in a history; the invocation's id.
+
+        `inputs` are by step index, so are `parameters`: of each step path -> value.
+        """
+        payload: JsonObject = {
             "history_id": history,
             "inputs": dict(inputs),
             "inputs_by": "step_index",
@@ -189,6 +205,8 @@ class CampaignServer:
             # A parameter that a newer version added gets its default; all else `prepare` checked.
             "allow_tool_state_corrections": True,
         }
+        if parameters:
+            payload["parameters"] = {step: dict(values) for step, values in parameters.items()}
         return str(self._post(f"workflows/{workflow}/invocations", payload)["id"])
 
     def invocation(self, invocation: str) -> Invocation:
@@ -250,6 +268,17 @@ class CampaignServer:
 def is_lost(error: BiobankError) -> bool:
     """Whether it is unknown if Galaxy did what it was asked to."""
     return isinstance(error, UnreachableError) and not isinstance(error, GalaxyFaultError)
+
+
+def _identifiers(collection: NewCollection) -> list[JsonObject]:
+    found: list[JsonObject] = []
+    for name, member in collection.members:
+        if isinstance(member, str):
+            found.append({"name": name, "src": "hda", "id": member})
+        else:
+            inner = {"collection_type": member.type, "element_identifiers": _identifiers(member)}
+            found.append({"name": name, "src": "new_collection", **inner})
+    return found
 
 
 def _message(entry: Any) -> str:

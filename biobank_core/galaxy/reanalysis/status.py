@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from biobank_core.galaxy.reanalysis.campaigns import LoadedCampaign, counts, item_of
 from biobank_core.model.kinds import CampaignItem, ItemState
 
-COLUMNS = ("sample", "label", "state", "history", "invocation", "old", "new", "error")
+COLUMNS = ("sample", "label", "state", "history", "invocation", "old", "new", "error", "attempts")
 
 
 def rows(loaded: LoadedCampaign) -> Iterator[tuple[object, ...]]:
-    """A row an item, in the order of COLUMNS; `old` and `new` are numbers of results."""
+    """A row an item, in the order of COLUMNS; `old` and `new` are numbers of results.
+
+    `attempts` counts how often it was tried.
+    """
     for entry in loaded.items:
         item = item_of(entry)
         yield (
@@ -23,6 +26,7 @@ def rows(loaded: LoadedCampaign) -> Iterator[tuple[object, ...]]:
             len(item.old),
             len(item.new),
             item.error,
+            len(item.attempts) + (item.state is not ItemState.PLANNED),
         )
 
 

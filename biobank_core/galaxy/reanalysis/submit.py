@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import msgspec
 
-from biobank_core.catalog.port import Catalog
 from biobank_core.errors import (
     BiobankError,
     InputError,
@@ -28,11 +27,12 @@ from biobank_core.errors import (
     NotPermittedError,
     UnreachableError,
 )
+from biobank_core.galaxy.reanalysis.arrange import Given
 from biobank_core.galaxy.reanalysis.book import Book
-from biobank_core.galaxy.reanalysis.campaigns import FixedInput
+from biobank_core.galaxy.reanalysis.campaigns import PlannedItem, planned_of
 from biobank_core.galaxy.reanalysis.locate import Locator
-from biobank_core.galaxy.reanalysis.server import CampaignServer, is_lost
-from biobank_core.model.kinds import CampaignItem, DataCollection, ItemState
+from biobank_core.galaxy.reanalysis.server import CampaignServer, NewCollection, is_lost
+from biobank_core.model.kinds import CampaignItem, ItemState
 
 # Between closing a history and looking into it again: what Galaxy had let in just before has to
 # become visible. Its own answer to an invocation took 0.1 s.
@@ -51,14 +51,12 @@ class Submitter:
         self,
         book: Book,
         server: CampaignServer,
-        catalog: Catalog,
         locator: Locator,
         *,
         use_cache: bool,
     ) -> None:
         self._book = book
         self._server = server
-        self._catalog = catalog
         self._locator = locator
         self._use_cache = use_cache
         self._copy_id: str | None = None
@@ -83,6 +81,7 @@ class Submitter:
 
     def submit(self, item: CampaignItem) -> CampaignItem:
         """The item with its invocation. Raises TakenOverError, UnreachableError."""
+        planned = planned_of(item)
         self._book.check_mine()
         item = self._book.save(msgspec.structs.replace(item, state=ItemState.SUBMITTING))
         for _ in range(_ATTEMPTS):
@@ -95,9 +94,12 @@ class Submitter:
             )
             assert item.history_id is not None
             try:
-                inputs = self._inputs(item, item.history_id)
                 invocation = self._server.invoke(
-                    self.workflow_copy(), item.history_id, inputs=inputs, use_cache=self._use_cache
+                    self.workflow_copy(),
+                    item.history_id,
+                    inputs=self._inputs(planned, item.history_id),
+                    parameters=_step_parameters(planned),
+                    use_cache=self._use_cache,
                 )
             except (InputError, NotFoundError, NotPermittedError, UnreachableError) as exc:
                 if is_lost(exc):
@@ -145,9 +147,10 @@ class Submitter:
 
     def _history_for(self, item: CampaignItem) -> str:
         campaign = self._book.campaign
+        used = {item.history_id, *(attempt.history_id for attempt in item.attempts)}
         # One that was made before a break: nothing was invoked there, see above.
         for history in self._server.find_histories(item.vid):
-            if history != item.history_id and not self._server.invocations(history):
+            if history not in used and not self._server.invocations(history):
                 self._server.tag_history(history, campaign=campaign.vid, item=item.vid)
                 return history
         title = f"biobank {campaign.label}: {item.sample_label}"[:_MAX_NAME_CHARS]
@@ -156,50 +159,43 @@ class Submitter:
         self._server.tag_history(history, campaign=campaign.vid, item=item.vid)
         return history
 
-    def _inputs(self, item: CampaignItem, history: str) -> dict[str, Any]:
+    def _inputs(self, planned: PlannedItem, history: str) -> dict[str, Any]:
         """What the workflow is given, by step index."""
         workflow = self._book.workflow
-        own = workflow.sample_input
-        inputs: dict[str, Any] = {
-            str(parameter.index): parameter.value for parameter in workflow.parameters
-        }
-        sources = [port.object for port in item.sources]
-        if own.is_list:
-            names = _identifiers(item.sample_label, len(sources))
-            members = [
-                (name, self._readable(vid)) for name, vid in zip(names, sources, strict=True)
-            ]
-            inputs[str(own.index)] = self._list(history, item.sample_label, members)
-        else:
-            inputs[str(own.index)] = self._copy(history, sources[0])
+        inputs: dict[str, Any] = {str(one.index): one.value for one in workflow.parameters}
+        inputs |= {str(one.index): one.value for one in planned.parameters if one.path is None}
+        inputs[str(workflow.sample_input.index)] = self._given(history, planned.given)
         for fixed in workflow.fixed_inputs:
-            inputs[str(fixed.index)] = self._fixed(history, fixed)
+            inputs[str(fixed.index)] = self._given(history, fixed.given)
         return inputs
 
-    def _fixed(self, history: str, fixed: FixedInput) -> dict[str, str]:
-        if not fixed.is_list:
-            return self._copy(history, fixed.object)
-        found = self._catalog.get([fixed.object]).get(fixed.object)
-        collection = found.object if found else None
-        if not isinstance(collection, DataCollection):
-            raise NotFoundError(f"the list {fixed.object} for input {fixed.label!r} is gone")
-        members = [(member.role, self._readable(member.object)) for member in collection.items]
-        return self._list(history, collection.label, members)
-
-    def _list(self, history: str, name: str, members: list[tuple[str, str]]) -> dict[str, str]:
-        return {"src": "hdca", "id": self._server.make_list(history, name, members)}
-
-    def _copy(self, history: str, vid: str) -> dict[str, str]:
-        dataset = self._locator.dataset(vid)
+    def _given(self, history: str, given: Given) -> dict[str, str]:
+        if given.data is None:
+            made = self._server.make_collection(history, self._collection(given))
+            return {"src": "hdca", "id": made}
+        dataset = self._locator.dataset(given.data)
         for content in self._server.contents(history):
             if content.uuid == dataset.get("uuid"):
                 return {"src": "hda", "id": content.id}
         return {"src": "hda", "id": self._server.copy_dataset(history, str(dataset["id"]))}
 
-    def _readable(self, vid: str) -> str:
-        return str(self._locator.dataset(vid)["id"])
+    def _collection(self, given: Given) -> NewCollection:
+        members = tuple(
+            (
+                member.name,
+                self._collection(member)
+                if member.data is None
+                else str(self._locator.dataset(member.data)["id"]),
+            )
+            for member in given.members
+        )
+        return NewCollection(name=given.name, type=str(given.type), members=members)
 
 
-def _identifiers(label: str, count: int) -> list[str]:
-    """Element identifiers: the sample's label, with a number where there are several."""
-    return [label] if count == 1 else [f"{label}_{number}" for number in range(1, count + 1)]
+def _step_parameters(planned: PlannedItem) -> dict[str, dict[str, Any]]:
+    """What differs from sample to sample, by step index and path."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in planned.parameters:
+        if one.path is not None:
+            found.setdefault(str(one.index), {})[one.path] = one.value
+    return found

@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,13 +24,6 @@ _INPUT_TYPES: Final = ("data_input", "data_collection_input")
 _PARAMETER: Final = "parameter_input"
 
 
-class Shape(Enum):
-    """What an input of a workflow is given."""
-
-    DATASET = "dataset"
-    LIST = "list"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataInput:
     """A data input of a workflow. `collection_type`: None for a dataset, `list`, `paired`, ..."""
@@ -40,13 +32,6 @@ class DataInput:
     label: str
     optional: bool
     collection_type: str | None
-
-    @property
-    def shape(self) -> Shape | None:
-        """What we can give it; None for a collection that is no plain list."""
-        if self.collection_type is None:
-            return Shape.DATASET
-        return Shape.LIST if self.collection_type == "list" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
