@@ -194,6 +194,10 @@ class Session:
         frame = self._call(partial(self._channel.queue_declare, queue, passive=True))
         return int(frame.method.message_count)
 
+    def purge(self, queue: str) -> None:
+        """Throw away what waits in the queue, for tests."""
+        self._call(partial(self._channel.queue_purge, queue))
+
     # Driving
 
     def drive(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.report import append
 from tests.faults.killing import Killer
+from tests.faults.sync_lab import SyncLab
+from tests.servers.rabbitmq import RabbitMQServer
 
 _killers: list[tuple[str, Killer]] = []
 
@@ -18,6 +22,17 @@ def killer(request: pytest.FixtureRequest) -> Killer:
     made = Killer(name)
     _killers.append((request.node.nodeid, made))
     return made
+
+
+@pytest.fixture
+def sync_lab(
+    request: pytest.FixtureRequest, tmp_path: Path, rabbitmq: RabbitMQServer
+) -> Iterator[SyncLab]:
+    lab = SyncLab(tmp_path, rabbitmq, name=request.node.name)
+    try:
+        yield lab
+    finally:
+        lab.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,13 +7,13 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from bioblend.galaxy import GalaxyInstance
 
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
+from tests.servers.missing import service_is_missing
 from tests.servers.processes import MissingService
 
 # For a developer: the folder of a server that `python -m tests.servers.galaxy` keeps running.
@@ -27,13 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"galaxy", "private_galaxy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.galaxy)
-
-
-def service_is_missing(reason: str) -> NoReturn:
-    """Skip the test at hand; with REQUIRE_SERVICES=1, as in CI, fail it instead."""
-    if os.environ.get("REQUIRE_SERVICES") == "1":
-        pytest.fail(f"REQUIRE_SERVICES=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 def new_galaxy(*, warm_up: bool = True) -> GalaxyServer:

@@ -13,6 +13,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 _SHARING = "tests/integration/"
+# Those that share RabbitMQ and Neo4j, wherever they are.
+_SYNC = (
+    "tests/faults/test_sync_",
+    "tests/integration/test_sync",
+    "tests/contract/test_lineage_neo4j",
+)
 # Tests that start a server for themselves alone.
 _NOT_SHARING = "tests/integration/own_server/"
 
@@ -21,6 +27,8 @@ class SharedServerScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Hand out single tests, but all that share the integration servers as one piece."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_SYNC):
+            return "sync"
         if nodeid.startswith(_SHARING) and not nodeid.startswith(_NOT_SHARING):
             return _SHARING
         return nodeid

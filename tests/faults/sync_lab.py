@@ -1,0 +1,292 @@
+"""A catalog under load, its relays and consumers as processes that may be killed, and the proof.
+
+BIOBANK_FAULT_SEED: the seed of what is changed and when something is killed (printed).
+BIOBANK_SYNC_FAULT_ROUNDS: how many kills a test wants (default 2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from biobank_core.catalog.port import Catalog, Delete, Save
+from biobank_core.catalog.registry import open_catalog
+from biobank_core.config import Settings, load_settings
+from biobank_core.lineage.follow import Pending, pending, rebuild
+from biobank_core.lineage.port import LineageIndex
+from biobank_core.lineage.registry import open_index
+from biobank_core.lineage.verify import verify
+from biobank_core.model.base import Object
+from biobank_core.model.ids import derived_vid, new_vid
+from biobank_core.model.kinds import (
+    Action,
+    ActionCategory,
+    ActionStatus,
+    DataCollection,
+    DataMember,
+    DataSample,
+    Port,
+    SoftwareProgram,
+    Study,
+    Supersession,
+)
+from benchmarks import world
+from sync_service import topology
+from sync_service.broker import Session
+from sync_service.dead_letters import DeadLetter, letters
+from sync_service.topology import BrokerAddress
+from tests.faults.killing import SEED, environment
+from tests.servers.rabbitmq import RabbitMQServer
+
+ROUNDS: Final = int(os.environ.get("BIOBANK_SYNC_FAULT_ROUNDS", "2"))
+STUDY: Final = derived_vid("SyncFault", "study")
+TOOL: Final = derived_vid("SyncFault", "tool")
+_STEP_TIMEOUT_S: Final = 120.0
+
+
+class Changes:
+    """Random changes to a catalog: new objects, new labels, deletions, some made again."""
+
+    def __init__(self, seed: str) -> None:
+        self._chance = random.Random(seed)
+        self._living: dict[str, int] = {}
+        self._dead: dict[str, int] = {}
+        self._begun = False
+        self.made = 0
+
+    def commit(self, catalog: Catalog, units: int = 1) -> None:
+        """Make so many units of about ten changes."""
+        if not self._begun:
+            first = (Study(vid=STUDY, label="FAULTS"), SoftwareProgram(vid=TOOL, label="tool"))
+            catalog.commit([Save(object=each) for each in first], by="test")
+            self._begun = True
+        for _ in range(units):
+            self._unit(catalog)
+
+    def _unit(self, catalog: Catalog) -> None:
+        chance = self._chance
+        changes: list[Save | Delete] = [Save(object=each) for each in self._new()]
+        if self._living and chance.random() < 0.6:
+            vid = chance.choice(list(self._living))
+            label = f"relabelled {chance.random()}"
+            changes.append(Save(object=self._data(vid, label=label), based_on=self._living[vid]))
+        if self._dead and chance.random() < 0.3:
+            vid = chance.choice(list(self._dead))
+            changes.append(Save(object=self._data(vid), based_on=self._dead.pop(vid)))
+        self._note(catalog.commit(changes, by="test").versions)
+        if len(self._living) > 20 and chance.random() < 0.3:
+            vid = chance.choice(list(self._living))
+            gone = Delete(vid=vid, based_on=self._living.pop(vid), cascade=True)
+            receipt = catalog.commit([gone], by="test")
+            self._dead[vid] = receipt.versions[vid]
+            self.made += len(receipt.versions)
+
+    def _note(self, versions: Mapping[str, int]) -> None:
+        self.made += len(versions)
+        for vid in self._data_vids & versions.keys():
+            self._living[vid] = versions[vid]
+
+    def _new(self) -> Iterator[Object]:
+        chance = self._chance
+        self._data_vids = set(self._living) | set(self._dead)
+        made = [self._data(new_vid()) for _ in range(chance.randint(2, 4))]
+        yield from made
+        self._data_vids |= {each.vid for each in made}
+        known = list(self._living)
+        inputs = chance.sample(known, min(len(known), 3))
+        yield Action(
+            vid=new_vid(),
+            category=ActionCategory.PROCESSING,
+            study=STUDY,
+            device=TOOL,
+            status=ActionStatus.OK,
+            begin=world.BEGIN,
+            end=world.BEGIN,
+            inputs=tuple(Port(role=f"in{n}", object=vid) for n, vid in enumerate(inputs)),
+            outputs=tuple(Port(role="out", object=each.vid) for each in made),
+        )
+        if chance.random() < 0.3:
+            items = tuple(DataMember(role=f"m{n}", object=d.vid) for n, d in enumerate(made))
+            yield DataCollection(vid=new_vid(), label="list", study=STUDY, items=items)
+        if known and chance.random() < 0.2:
+            yield Supersession(vid=new_vid(), new=made[0].vid, old=chance.choice(known))
+
+    def _data(self, vid: str, *, label: str | None = None) -> DataSample:
+        return DataSample(vid=vid, label=label or f"data {vid[-4:]}", study=STUDY)
+
+
+class SyncLab:
+    """One catalog, one index, one broker; processes of `biobank-sync` that are ended at the end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rabbitmq: RabbitMQServer,
+        *,
+        index_url: str | None = None,
+        index_environment: Mapping[str, str] | None = None,
+        broker_url: str | None = None,
+        name: str = "",
+    ) -> None:
+        print(f"BIOBANK_FAULT_SEED={SEED}")
+        self.chance = random.Random(f"{SEED} {name}")
+        self.changes = Changes(f"{SEED} {name} changes")
+        self.folder = folder
+        self.rabbitmq = rabbitmq
+        self._environment = {
+            **environment(folder),
+            **rabbitmq.environment,
+            **(index_environment or {}),
+            "BIOBANK_CATALOG": f"sqlite:///{folder}/c.db",
+            "BIOBANK_INDEX": index_url or f"sqlite:///{folder}/i.db",
+        }
+        if broker_url:
+            self._environment["BIOBANK_BROKER"] = broker_url
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.catalog = open_catalog(self.settings.catalog, create=True)
+        with self.index() as index:
+            index.clear()
+            index.set_checked({}, exactly=True)
+        with self.session() as session:
+            session.purge(topology.QUEUE)
+            session.purge(topology.DEAD_QUEUE)
+
+    @property
+    def settings(self) -> Settings:
+        """What the processes of the lab are given; by the direct way to the broker."""
+        given = {**self._environment, **self.rabbitmq.environment}
+        return load_settings(environment=given)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the lab's processes."""
+        return dict(self._environment)
+
+    def index(self) -> LineageIndex:
+        """The index, opened."""
+        assert self.settings.index is not None
+        return open_index(self.settings.index)
+
+    def session(self) -> Session:
+        """A session at the broker."""
+        return Session(BrokerAddress.of(self.settings), name="test")
+
+    # Processes
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `biobank-sync run`; its part is what the name begins with (`relay 2`)."""
+        part = name.split()[0]
+        log = (self.folder / f"{name}.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "sync_service", "--log-format", "json", "run"),
+                    *("--only", part, "--state", str(self.folder / f"{name}.json"), *arguments),
+                ],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        """End it with SIGKILL."""
+        process = self.processes.pop(name)
+        assert process.poll() is None, f"{name} had ended by itself:\n{self.log(name)}"
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str, *, timeout_s: float = 60) -> None:
+        """End it with SIGTERM; it must end well."""
+        process = self.processes.pop(name)
+        process.terminate()
+        assert process.wait(timeout_s) == 0, self.log(name)
+
+    def log(self, name: str) -> str:
+        """What it has said."""
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def close(self) -> None:
+        """End what still runs."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        self.catalog.close()
+
+    # Load
+
+    @contextlib.contextmanager
+    def under_load(self, *, units_a_second: float = 20) -> Iterator[None]:
+        """Changes are made in a thread while the block lasts."""
+        stop = threading.Event()
+        failures: list[BaseException] = []
+
+        def load() -> None:
+            try:
+                with open_catalog(self.settings.catalog) as catalog:
+                    while not stop.wait(1 / units_a_second):
+                        self.changes.commit(catalog)
+            except BaseException as exc:  # noqa: BLE001  # told below
+                failures.append(exc)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+        assert not failures, failures
+
+    # The proof
+
+    def wait_in_step(self, *, timeout_s: float = _STEP_TIMEOUT_S) -> None:
+        """Until the index lacks nothing of the catalog's feed."""
+        found: Pending | None = None
+
+        def in_step() -> bool:
+            nonlocal found
+            with self.index() as index:
+                found = pending(self.catalog, index)
+            return found.changes == 0
+
+        try:
+            wait_until(in_step, timeout_s=timeout_s, pause_s=0.3)
+        except AssertionError:
+            logs = "\n".join(self.log(name)[-3000:] for name in self.processes)
+            raise AssertionError(f"still not in step: {found}\n{logs}") from None
+
+    def check(self, *, dead_letters: int = 0) -> None:
+        """The index is what a rebuild would make of it; so many dead letters and no more."""
+        with self.index() as index:
+            digest = index.digest()
+            assert list(verify(self.catalog, index)) == []
+        with open_index(f"sqlite:///{self.folder}/rebuilt.db") as fresh:
+            rebuild(self.catalog, fresh)
+            assert digest == fresh.digest()
+        found = self.dead_letters()
+        assert len(found) == dead_letters, [(each.id, each.reason) for each in found]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Those that are there, each once."""
+        with self.session() as session:
+            return list({letter.id: letter for letter in letters(session)}.values())
+
+
+def wait_until(is_so: Callable[[], bool], *, timeout_s: float, pause_s: float = 0.1) -> None:
+    """Ask until it is so."""
+    give_up_at = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < give_up_at, f"not so after {timeout_s:g} s"
+        time.sleep(pause_s)
