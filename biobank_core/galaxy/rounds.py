@@ -99,6 +99,11 @@ class LiveRounds:
         if self._to_compute:
             self.ring()
 
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
+        if self._doorbell is not None:
+            self._doorbell.stop()
+
     def __enter__(self) -> Self:
         return self
 
@@ -108,8 +113,7 @@ class LiveRounds:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._doorbell is not None:
-            self._doorbell.stop()
+        self.close()
 
     def _connected(self) -> GalaxyClient:
         if self._client is None:
