@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +16,18 @@ from tests.servers.rabbitmq import RabbitMQServer
 
 if TYPE_CHECKING:
     from tests.servers.neo4j import Neo4jServer
+    from tests.servers.omero.lab import OmeroLab
+    from tests.servers.omero.standin import OmeroStandIn
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs RabbitMQ or Neo4j, so that `-m "not neo4j"` leaves it out."""
+    """Mark what needs RabbitMQ, Neo4j or OMERO, so that `-m "not neo4j"` leaves it out."""
     for item in items:
-        for name in {"rabbitmq", "neo4j"} & set(getattr(item, "fixturenames", ())):
+        names = set(getattr(item, "fixturenames", ()))
+        for name in {"rabbitmq", "neo4j"} & names:
             item.add_marker(name)
+        if {"omero_lab", "omero_stand_in"} & names:
+            item.add_marker("omero")
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +46,11 @@ def neo4j() -> Iterator[Neo4jServer]:
     """One Neo4j for all tests; who stops or kills it starts it again."""
     from tests.servers.neo4j import Neo4jServer
 
+    # For a developer: the folder of a server that `python -m tests.servers.neo4j` keeps running.
+    running = os.environ.get("BIOBANK_TEST_NEO4J_FOLDER")
+    if running:
+        yield Neo4jServer.attach(Path(running))
+        return
     server = Neo4jServer()
     try:
         server.install()
@@ -46,6 +58,37 @@ def neo4j() -> Iterator[Neo4jServer]:
         service_is_missing(str(error))
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def omero_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OmeroStandIn]:
+    """One stand-in for OMERO for all tests; who stops or kills it starts it again."""
+    from tests.servers.omero.standin import OmeroStandIn
+
+    folder: Path = tmp_path_factory.mktemp("omero")
+    try:
+        server = OmeroStandIn(folder)
+        server.start()
+    except MissingService as error:
+        service_is_missing(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def omero_lab(request: pytest.FixtureRequest) -> OmeroLab:
+    """Groups and users of our own: on the genuine server OMERO_TEST_URL names, else a stand-in."""
+    try:
+        from tests.servers.omero.lab import Address, OmeroLab, genuine_address
+    except ImportError as error:
+        service_is_missing(f"{error.name} is not installed: pip install '.[omero,dev]'")
+    genuine = genuine_address()
+    if genuine is not None:
+        return OmeroLab(genuine)
+    server: OmeroStandIn = request.getfixturevalue("omero_stand_in")
+    return OmeroLab(Address(server.host, server.port, server.root_user, server.root_password))
 
 
 def pytest_configure(config: pytest.Config) -> None:
