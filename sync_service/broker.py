@@ -246,9 +246,14 @@ class Session:
             (topology.DEAD_EXCHANGE, "fanout", topology.DEAD_QUEUE, ""),
         ):
             self._call(partial(channel.exchange_declare, exchange, kind, durable=True))
-            arguments = topology.QUEUE_ARGUMENTS
+            arguments = topology.queue_arguments(self._version)
             self._call(partial(channel.queue_declare, queue, durable=True, arguments=arguments))
             self._call(partial(channel.queue_bind, queue, exchange, key))
+
+    @property
+    def _version(self) -> str:
+        told = self._connection.server_properties or {}
+        return str(told.get("version", ""))
 
     def _call(self, begin: Callable[..., Any]) -> Any:
         """Do a call of the channel, which takes a `callback`, and wait for its answer."""

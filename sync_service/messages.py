@@ -9,7 +9,9 @@ one than it knows. docs/messages.md and docs/lineage-event-v1.schema.json descri
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -38,6 +40,9 @@ DATA_SCHEMA: Final = f"urn:biobank:lineage-event:{SCHEMA_VERSION}"
 # A collection of 70,000 members takes about this much. Larger bodies are refused unread: they are
 # not ours, and parsing one takes several times its size in memory.
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+# How large a body was that the relay left out, because it is larger than that.
+LEFT_OUT_HEADER: Final = "x-biobank-left-out-bytes"
 
 # Versions count saves; SQLite and Neo4j both keep signed 64-bit integers.
 _MAX_VERSION: Final = 2**63 - 1
@@ -247,3 +252,7 @@ def _texts(field: str, *values: str | None) -> None:
     for value in values:
         if value is not None and "\x00" in value:
             raise InputError("holds a NUL character", field=field)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")

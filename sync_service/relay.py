@@ -32,8 +32,6 @@ _UNDER_WAY: Final = 4
 # How long a confirm is waited for with the feed held open.
 _PATIENCE_S: Final = 5.0
 
-OVERSIZE_HEADER: Final = "x-biobank-left-out-bytes"
-
 log = logging.getLogger(__name__)
 
 _Wanted: TypeAlias = dict[tuple[str, str], CommittedUnit]
@@ -183,7 +181,7 @@ class Relay:
             headers: dict[str, object] = {}
             if len(body) > messages.MAX_BODY_BYTES:
                 # The consumer sets it aside with this for a reason, and people mend the index.
-                headers[OVERSIZE_HEADER] = len(body)
+                headers[messages.LEFT_OUT_HEADER] = len(body)
                 body = b""
             sent += 1
             yield Outgoing(

@@ -24,12 +24,13 @@ from sync_service.consumer import Consumer
 from sync_service.health import HealthServer
 from sync_service.housekeeping import Housekeeping
 from sync_service.metrics import Metrics
+from sync_service.recorder import RecorderOptions, RecorderPart
 from sync_service.relay import Relay
 from sync_service.state import RelayState, default_path
 from sync_service.topology import BrokerAddress
 from sync_service.vitals import STALLED_AFTER_S, Part
 
-PARTS: Final = ("relay", "consumer")
+PARTS: Final = ("relay", "consumer", "recorder")
 # A batch under way at SIGTERM is finished; the thread that does not end is not waited for longer.
 _STOP_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 0.2
@@ -39,9 +40,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to run and how. `listen`: HOST:PORT for health and metrics, None for none."""
+    """What to run (some of PARTS) and how.
 
-    parts: frozenset[str] = frozenset(PARTS)
+    `listen`: HOST:PORT for health and metrics, None for none.
+    """
+
+    parts: frozenset[str] = frozenset(("relay", "consumer"))
+    recorder: RecorderOptions = field(default_factory=RecorderOptions)
     batch: int = consuming.BATCH
     state: Path | None = None
     listen: str | None = None
@@ -71,8 +76,7 @@ class Service:
 
     def run(self) -> None:
         """Run until `stopping` is set; raises what ended a part that should not have ended."""
-        address = BrokerAddress.of(self.settings)
-        threads = list(self._threads(address))
+        threads = list(self._threads())
         with contextlib.ExitStack() as stack:
             if self.options.listen is not None:
                 server = HealthServer(
@@ -94,7 +98,20 @@ class Service:
         if self.failures:
             raise self.failures[0]
 
-    def _threads(self, address: BrokerAddress) -> Iterator[threading.Thread]:
+    def _threads(self) -> Iterator[threading.Thread]:
+        if "recorder" in self.options.parts:
+            recorder = RecorderPart(
+                self.settings,
+                self.options.recorder,
+                open_catalog=self._catalog,
+                stopping=self.stopping,
+                part=self._part("recorder"),
+            )
+            yield self._thread("recorder", recorder.run)
+        if self.options.parts & {"relay", "consumer"}:
+            yield from self._threads_at_broker(BrokerAddress.of(self.settings))
+
+    def _threads_at_broker(self, address: BrokerAddress) -> Iterator[threading.Thread]:
         relay = None
         if "relay" in self.options.parts:
             relay = self._relay(address)

@@ -22,10 +22,21 @@ BINDING: Final = "lineage.#"
 DEAD_EXCHANGE: Final = "biobank.dead-letters"
 DEAD_QUEUE: Final = "biobank.dead-letters"
 
-# Quorum: survives the loss of a broker's process or, in a cluster, of a machine.
-QUEUE_ARGUMENTS: Final = {"x-queue-type": "quorum"}
+# From this release on a quorum queue drops a message after 20 deliveries unless told not to; before
+# it, the word for "no limit" meant "none at all" (rabbitmq-server, pull request 12250).
+_LIMITS_DELIVERIES: Final = 4
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+
+def queue_arguments(version: str) -> dict[str, object]:
+    """How our queues are declared at a RabbitMQ of this version (`3.10.8`).
+
+    Quorum: survives the loss of a broker's process or, in a cluster, of a machine.
+    """
+    major = version.partition(".")[0]
+    limited = major.isdecimal() and int(major) >= _LIMITS_DELIVERIES
+    return {"x-queue-type": "quorum"} | ({"x-delivery-limit": -1} if limited else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from sync_service.broker import Session
 
 
-def settings_of(ctx: click.Context) -> Settings:
+def settings_of(ctx: click.Context, *, galaxy_url: str | None = None) -> Settings:
     """The settings: options of this command line, else environment, config file, defaults."""
     return load_settings(
         catalog=ctx.meta.get("biobank.catalog"),
         index=ctx.meta.get("biobank.index"),
         broker=ctx.meta.get("biobank.broker"),
+        galaxy_url=galaxy_url,
     )
 
 

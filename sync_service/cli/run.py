@@ -12,8 +12,30 @@ from sync_service.cli.common import settings_of
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(("relay", "consumer")),
+    type=click.Choice(("relay", "consumer", "recorder")),
     help="Run this part alone; any number of each may run, on any machine.",
+)
+@click.option(
+    "--galaxy",
+    metavar="URL",
+    help="Record this Galaxy too. With --only recorder the default is GALAXY_URL. The key comes "
+    "from GALAXY_API_KEY.",
+)
+@click.option("--galaxy-name", metavar="NAME", help="As of `biobank record`.")
+@click.option("--study", metavar="LABEL", help="As of `biobank record`.")
+@click.option(
+    "--rules",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, exists=True),
+    help="As of `biobank record`; also says which users, histories and tools are left out.",
+)
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(2, 3600),
+    default=60.0,
+    show_default=True,
+    help="Look at Galaxy at least so often; its events make it sooner.",
 )
 @click.option(
     "--listen",
@@ -47,6 +69,11 @@ def command(
     ctx: click.Context,
     *,
     only: str | None,
+    galaxy: str | None,
+    galaxy_name: str | None,
+    study: str | None,
+    rules: str | None,
+    interval: float,
     listen: str | None,
     batch: int,
     state: Path | None,
@@ -54,9 +81,11 @@ def command(
 ) -> None:
     """Keep the lineage index in step with the catalog, until told to stop.
 
-    The relay reads the catalog's changes and sends them to RabbitMQ; the consumer takes them into
-    the index. A server that is away is waited for. SIGTERM finishes the batch in hand.
+    The recorder (with --galaxy, or alone) records Galaxy's jobs into the catalog; the relay reads
+    the catalog's changes and sends them to RabbitMQ; the consumer takes them into the index. A
+    server that is away is waited for. SIGTERM finishes the batch in hand.
     """
+    from sync_service.recorder import RecorderOptions  # noqa: PLC0415
     from sync_service.service import (  # noqa: PLC0415
         PARTS,
         Options,
@@ -64,10 +93,14 @@ def command(
         stopped_by_signals,
     )
 
+    parts = {only} if only else set(PARTS) if galaxy else set(PARTS) - {"recorder"}
     service = Service(
-        settings_of(ctx),
+        settings_of(ctx, galaxy_url=galaxy),
         Options(
-            parts=frozenset(PARTS) if only is None else frozenset({only}),
+            parts=frozenset(parts),
+            recorder=RecorderOptions(
+                galaxy_name=galaxy_name, study=study, rules_file=rules, interval_s=interval
+            ),
             batch=batch,
             state=state,
             listen=listen,
