@@ -32,7 +32,8 @@ from biobank_core.catalog.port import Catalog
 from biobank_core.consent import today as this_day
 from biobank_core.garbage import no_collector
 from biobank_core.model.kinds import ActionStatus
-from biobank_core.selection import reasons, shapes, tools
+from biobank_core.selection import reasons, shapes
+from biobank_core.selection.asked import Asked
 from biobank_core.selection.criteria import (
     Criteria,
     OldResult,
@@ -40,12 +41,11 @@ from biobank_core.selection.criteria import (
     SelectedSample,
     Selection,
 )
-from biobank_core.selection.graph import ActionInfo, Graph, NodeKind, chunks, load_graph
+from biobank_core.selection.graph import ActionInfo, Graph, NodeInfo, NodeKind, Output
+from biobank_core.selection.loading import chunks, load_graph
 from biobank_core.selection.permission import Permissions
-from biobank_core.selection.releases import parse_range
 from biobank_core.selection.upstream import Taken, Upstream
-from biobank_core.selection.uses import Uses
-from biobank_core.selection.withheld import why_not
+from biobank_core.selection.withheld import persons, why_not
 
 
 def select(catalog: Catalog, criteria: Criteria, *, today: date | None = None) -> Selection:
@@ -59,26 +59,19 @@ def select(catalog: Catalog, criteria: Criteria, *, today: date | None = None) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Tool:
-    """What the criteria say of a device; `same`: it is the tool, in whatever release."""
+class _Permitted:
+    """The codes of some individuals, and why their material may not be used; None: it may."""
 
-    label: str | None
-    release: str | None
-    same: bool
-    wanted: bool
-    outside: bool
-
-
-# An output: its VID and its role.
-_Output: TypeAlias = tuple[str, str]
+    donors: tuple[str, ...]
+    refused: tuple[ReasonCode, str] | None
 
 
 class _Match(msgspec.Struct, gc=False):
     """A matching action, for one sample: its outputs that stand, and those that do not."""
 
     action: ActionInfo
-    live: tuple[_Output, ...]
-    superseded: tuple[_Output, ...]
+    live: tuple[Output, ...]
+    superseded: tuple[Output, ...]
 
 
 class _About(msgspec.Struct, gc=False):
@@ -90,9 +83,13 @@ class _About(msgspec.Struct, gc=False):
     matches: list[_Match] = []
     done: list[ActionInfo] = []
     failed: list[ActionInfo] = []
-    near: set[str] = set()
-    sources: set[str] = set()
-    people: frozenset[str] = frozenset()
+    near: set[NodeInfo] = set()
+    sources: set[NodeInfo] = set()
+    people: frozenset[NodeInfo] = frozenset()
+
+
+_Found: TypeAlias = dict[NodeInfo, _About]
+_People: TypeAlias = frozenset[NodeInfo]
 
 
 class _Selecting:
@@ -101,13 +98,11 @@ class _Selecting:
         self._criteria = criteria
         self._graph = graph
         self._upstream = Upstream(graph)
-        self._uses = Uses(catalog, criteria, graph)
+        self._asked = Asked(catalog, criteria, graph)
         self._permissions = Permissions(study=criteria.study, scope=criteria.scope, on=today)
         self._superseded = _supersessions(catalog)
-        self._tools: dict[str | None, _Tool] = {
-            device: self._tool_of(device) for device in (None, *graph.devices)
-        }
         self._labels: dict[str, str] = {}
+        self._permitted: dict[tuple[_People, str | None], _Permitted] = {}
 
     def run(self) -> Selection:
         found, unlinked = self._gather()
@@ -120,63 +115,20 @@ class _Selecting:
         excluded += [self._unlinked(match) for match in unlinked]
         return Selection(tuple(sorted(rows, key=_order)), tuple(sorted(excluded, key=_order)))
 
-    def _tool_of(self, device: str | None) -> _Tool:
-        known = self._graph.devices[device] if device is not None else None
-        label, release = (known.label, known.release) if known else (None, None)
-        wanted = True
-        if self._criteria.tool is not None:
-            if not tools.matches(label, self._criteria.tool):
-                return _Tool(label, release, same=False, wanted=False, outside=False)
-            wanted = tools.version_of(self._criteria.tool) in (None, release)
-        if self._criteria.release is not None:
-            wanted = wanted and parse_range(self._criteria.release).contains(release)
-        return _Tool(
-            label,
-            release,
-            same=label is not None,
-            wanted=wanted,
-            outside=not wanted and bool(release),
-        )
-
-    def _tool(self, action: ActionInfo) -> _Tool:
-        # A device whose plug-in is missing is as good as unknown.
-        return self._tools.get(action.device) or self._tools[None]
-
-    def _is_wanted(self, action: ActionInfo) -> bool:
-        since, until = self._criteria.since, self._criteria.until
-        return (
-            self._tool(action).wanted
-            and action.status is ActionStatus.OK
-            and bool(action.outputs)
-            and (since is None or action.time >= since)
-            and (until is None or action.time <= until)
-            # Without a tool every analysis is meant, but not what only brought data in.
-            and (self._criteria.tool is not None or (action.analyses and action.device is not None))
-            and (not self._uses.asked or self._uses.fits(action) is True)
-        )
-
-    def _is_other(self, action: ActionInfo) -> bool:
-        """Whether it is known to be what the criteria do not ask for, of the same tool."""
-        tool = self._tool(action)
-        return tool.outside or (tool.same and self._differs(action))
-
-    def _differs(self, action: ActionInfo) -> bool:
-        return self._uses.asked and self._uses.fits(action) is False
-
-    def _gather(self) -> tuple[dict[str, _About], list[_Match]]:
+    def _gather(self) -> tuple[_Found, list[_Match]]:
         """What concerns each sample that has a match, and the matches that reach no sample."""
-        found: dict[str, _About] = {}
+        found: _Found = {}
         unlinked: list[_Match] = []
         others: list[ActionInfo] = []
-        asked, unknown, tools_of = self._uses.asked, self._tools[None], self._tools
+        asked = self._asked
         only_taken = self._upstream.only_taken
         for action in self._graph.actions:
-            tool = tools_of.get(action.device) or unknown
-            if not (tool.outside or tool.wanted or asked):
+            tool = asked.tool(action)
+            if not (tool.outside or tool.wanted or asked.of_use):
                 continue
-            if self._is_other(action):
+            if asked.is_other(action):
                 others.append(action)
-            elif self._is_wanted(action):
+            elif asked.is_wanted(action):
                 pair = only_taken(action)
                 if pair is not None:
                     self._note_single(action, pair, found)
@@ -194,7 +146,7 @@ class _Selecting:
                     (about.done if ok else about.failed).append(action)
         return found, unlinked
 
-    def _note_single(self, action: ActionInfo, pair: Taken, found: dict[str, _About]) -> None:
+    def _note_single(self, action: ActionInfo, pair: Taken, found: _Found) -> None:
         """`_note` where there is but one sample, and one data that was taken from it."""
         sample, data = pair
         match = self._match(action, action.outputs)
@@ -206,11 +158,11 @@ class _Selecting:
         if match.live:
             about.sources.add(data)
 
-    def _note(self, action: ActionInfo, samples: frozenset[str], found: dict[str, _About]) -> None:
+    def _note(self, action: ActionInfo, samples: frozenset[NodeInfo], found: _Found) -> None:
         taken = self._upstream.taken
         owners = {
-            vid: frozenset([sample for sample, _data in taken(vid)])
-            for vid, _role in action.outputs
+            node: frozenset([sample for sample, _data in taken(node)])
+            for node, _role in action.outputs
         }
         for sample in samples:
             match = self._match(
@@ -221,72 +173,66 @@ class _Selecting:
             if about is None:
                 about = found[sample] = _About()
             about.matches.append(match)
-        for vids, is_input in ((action.inputs, True), (owners, False)):
-            for vid in vids:
-                for sample, data in taken(vid):
+        for nodes, is_input in ((action.inputs, True), (owners, False)):
+            for node in nodes:
+                for sample, data in taken(node):
                     about = found.get(sample)
                     if about is not None and about.matches[-1].action is action:
                         about.near.add(data)
                         if is_input and about.matches[-1].live:
                             about.sources.add(data)
 
-    def _match(self, action: ActionInfo, outputs: Iterable[_Output]) -> _Match:
-        nodes, superseded = self._graph.nodes, self._superseded
-        there = [out for out in outputs if not nodes[out[0]].deleted]
+    def _match(self, action: ActionInfo, outputs: Iterable[Output]) -> _Match:
+        superseded = self._superseded
+        there = [out for out in outputs if not out[0].deleted]
         if not superseded:
             return _Match(action, live=tuple(there), superseded=())
         return _Match(
             action,
-            live=tuple([out for out in there if out[0] not in superseded]),
-            superseded=tuple([out for out in there if out[0] in superseded]),
+            live=tuple([out for out in there if out[0].vid not in superseded]),
+            superseded=tuple([out for out in there if out[0].vid in superseded]),
         )
 
-    def _load(self, found: dict[str, _About], unlinked: Iterable[_Match]) -> None:
+    def _load(self, found: _Found, unlinked: Iterable[_Match]) -> None:
         """Reads the individuals' consents, and the labels that sentences need."""
-        people: set[str] = set()
+        people: set[NodeInfo] = set()
         labels: set[str] = {self._criteria.study}
         for sample, about in found.items():
             about.people = self._upstream.people_behind(sample, about.near)
             people |= about.people
-            labels.add(self._graph.nodes[sample].study or self._criteria.study)
+            labels.add(sample.study or self._criteria.study)
             for match in about.matches:
-                labels.update(self._superseded[vid] for vid, _role in match.superseded)
-        nodes = self._graph.nodes
+                labels.update(self._superseded[node.vid] for node, _role in match.superseded)
         for match in unlinked:
-            labels.update(nodes[vid].study or "" for vid, _role in match.action.outputs)
-            labels.update(self._superseded[vid] for vid, _role in match.superseded)
+            labels.update(node.study or "" for node, _role in match.action.outputs)
+            labels.update(self._superseded[node.vid] for node, _role in match.superseded)
         labels.discard("")
-        self._permissions.load(
-            self._catalog, {vid for vid in people if nodes[vid].kind is NodeKind.PERSON}
-        )
+        self._permissions.load(self._catalog, persons(people))
         for part in chunks(sorted(labels)):
             for vid, item in self._catalog.get(part).items():
                 self._labels[vid] = getattr(item.object, "label", "")
 
-    def _judged(self, sample: str, about: _About) -> SelectedSample:
-        node = self._graph.nodes[sample]
-        study = node.study or self._criteria.study
+    def _judged(self, sample: NodeInfo, about: _About) -> SelectedSample:
+        study = sample.study or self._criteria.study
         matches = about.matches
         if len(matches) > 1:
             matches = sorted(matches, key=lambda match: match.action.vid)
             matches.sort(key=lambda match: match.action.time, reverse=True)
         live = [match for match in matches if match.live]
         code, reason = self._verdict(sample, about, matches, live)
-        name = self._permissions.name
-        nodes = self._graph.nodes
-        donors = {name(vid, study) for vid in about.people if nodes[vid].kind is NodeKind.PERSON}
-        sources: Iterable[str] = about.sources
+        sources: Iterable[NodeInfo] = about.sources
         if len(about.sources) > 1:
-            sources = sorted(sources, key=lambda vid: (nodes[vid].label, vid))
+            sources = sorted(sources, key=lambda node: (node.label, node.vid))
+        is_person = sample.kind is NodeKind.PERSON
         return SelectedSample(
-            sample=sample,
-            label=name(sample, study) if node.kind is NodeKind.PERSON else node.label,
-            kind=node.name,
+            sample=sample.vid,
+            label=self._permissions.name(sample.vid, study) if is_person else sample.label,
+            kind=sample.name,
             study=study,
             study_label=self._labels.get(study, ""),
             code=code,
             reason=reason,
-            donors=tuple(sorted(donors)),
+            donors=self._permission(about.people, sample.study).donors,
             results=tuple(
                 [
                     result
@@ -294,53 +240,63 @@ class _Selecting:
                     for result in self._results(match, match.live or match.superseded)
                 ]
             ),
-            sources=tuple(sources),
+            sources=tuple([node.vid for node in sources]),
         )
 
     def _verdict(
-        self, sample: str, about: _About, matches: list[_Match], live: list[_Match]
+        self, sample: NodeInfo, about: _About, matches: list[_Match], live: list[_Match]
     ) -> tuple[ReasonCode, str]:
-        if self._graph.nodes[sample].deleted:
+        if sample.deleted:
             return ReasonCode.DELETED, "the sample was deleted"
         if not live:
             return self._nothing_left(matches)
         done = self._done(about, matches, live)
         if done is not None:
-            tool = self._tool(done)
-            text = reasons.done_text(
-                tool.label, tool.release, done, differs=not tool.outside and self._differs(done)
-            )
+            tool = self._asked.tool(done)
+            differs = not tool.outside and self._asked.differs(done)
+            text = reasons.done_text(tool.label, tool.release, done, differs=differs)
             return ReasonCode.ALREADY_DONE, text
-        study = self._graph.nodes[sample].study
-        refused = why_not(about.people, study, graph=self._graph, permissions=self._permissions)
+        refused = self._permission(about.people, sample.study).refused
         if refused is not None:
             return refused
         failed = max(self._tried(about, live), key=_when, default=None)
         tried = None
         if failed is not None:
-            tool = self._tool(failed)
+            tool = self._asked.tool(failed)
             tried = reasons.failed_text(tool.label, tool.release, failed)
         made = [(match.action, self._results(match, match.live)) for match in live]
         wanted = self._criteria.reference
         if wanted is not None:
-            node_of_it = self._graph.nodes.get(wanted)
-            wanted = (node_of_it.label if node_of_it else "") or wanted
+            node = self._graph.nodes.get(wanted)
+            wanted = (node.label if node else "") or wanted
         text = reasons.match_text(made, self._criteria, tried, reference=wanted)
         return ReasonCode.MATCH, text
 
+    def _permission(self, people: _People, study: str | None) -> _Permitted:
+        """What these people allow with a sample of this study; many samples are of the same."""
+        known = self._permitted.get((people, study))
+        if known is None:
+            name, own = self._permissions.name, study or self._criteria.study
+            known = self._permitted[people, study] = _Permitted(
+                donors=tuple(sorted({name(vid, own) for vid in persons(people)})),
+                refused=why_not(people, study, permissions=self._permissions),
+            )
+        return known
+
     def _tried(self, about: _About, live: list[_Match]) -> list[ActionInfo]:
-        if not self._uses.asked or self._criteria.tool is not None:
+        if not self._asked.of_use or self._criteria.tool is not None:
             return about.failed
         # Of whatever tool is meant, most runs had not that parameter: they are no tries.
-        labels = {self._tool(match.action).label for match in live}
-        return [action for action in about.failed if self._tool(action).label in labels]
+        tool = self._asked.tool
+        labels = {tool(match.action).label for match in live}
+        return [action for action in about.failed if tool(action).label in labels]
 
     def _nothing_left(self, matches: list[_Match]) -> tuple[ReasonCode, str]:
         pairs = [
-            (self._graph.nodes[vid].label or vid, self._labels.get(new) or new)
+            (node.label or node.vid, self._labels.get(new) or new)
             for match in matches
-            for vid, _role in match.superseded
-            for new in (self._superseded[vid],)
+            for node, _role in match.superseded
+            for new in (self._superseded[node.vid],)
         ]
         if not pairs:
             return ReasonCode.DELETED, "its results were deleted"
@@ -351,32 +307,34 @@ class _Selecting:
         if not about.done:
             return None
         first = min(match.action.time for match in matches)
-        labels = {self._tool(match.action).label for match in live}
+        tool = self._asked.tool
+        labels = {tool(match.action).label for match in live}
         same_tool = self._criteria.tool is not None
         candidates = [
             action
             for action in about.done
             if action.time >= first
-            and (same_tool or self._tool(action).label in labels)
+            and (same_tool or tool(action).label in labels)
             and not (
-                action.outputs and all(vid in self._superseded for vid, _role in action.outputs)
+                action.outputs
+                and all(node.vid in self._superseded for node, _role in action.outputs)
             )
         ]
         return max(candidates, key=_when, default=None)
 
-    def _results(self, match: _Match, outputs: Iterable[_Output]) -> tuple[OldResult, ...]:
-        tool = self._tool(match.action)
-        nodes, action = self._graph.nodes, match.action.vid
+    def _results(self, match: _Match, outputs: Iterable[Output]) -> tuple[OldResult, ...]:
+        tool = self._asked.tool(match.action)
+        action = match.action.vid
         return tuple(
             [
-                OldResult(vid, nodes[vid].label, role, action, tool.label, tool.release)
-                for vid, role in outputs
+                OldResult(node.vid, node.label, role, action, tool.label, tool.release)
+                for node, role in outputs
             ]
         )
 
     def _unlinked(self, match: _Match) -> SelectedSample:
-        results = self._results(match, match.live or match.superseded or match.action.outputs)
-        node = self._graph.nodes[results[0].vid]
+        outputs = match.live or match.superseded or match.action.outputs
+        node, _role = outputs[0]
         code, reason = ReasonCode.UNLINKED, reasons.unlinked_text()
         if not match.live:
             code, reason = self._nothing_left([match])
@@ -388,7 +346,7 @@ class _Selecting:
             study_label=self._labels.get(node.study or "", ""),
             code=code,
             reason=reason,
-            results=results,
+            results=self._results(match, outputs),
         )
 
 

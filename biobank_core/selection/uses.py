@@ -10,7 +10,8 @@ import msgspec
 from biobank_core.catalog.port import Catalog
 from biobank_core.model.kinds import ActionSetup
 from biobank_core.selection.criteria import Criteria
-from biobank_core.selection.graph import ActionInfo, Graph, chunks
+from biobank_core.selection.graph import ActionInfo, Graph, NodeInfo
+from biobank_core.selection.loading import chunks
 
 _SEPARATOR: Final = "."
 
@@ -22,7 +23,7 @@ class Uses:
         self.asked = bool(criteria.params) or criteria.reference is not None
         self._params = criteria.params
         self._reference = criteria.reference
-        self._holders: set[str] = set()
+        self._holders: set[NodeInfo] = set()
         # By setup whether it has all values; a setup that can't be read is not in here.
         self._setups: dict[str, bool] = {}
         if criteria.reference is not None:
@@ -81,13 +82,16 @@ def _reads(value: Any, text: str) -> bool:
     return msgspec.json.encode(value).decode() == text  # true, 5, 0.5, null
 
 
-def _holders(reference: str, graph: Graph) -> set[str]:
+def _holders(reference: str, graph: Graph) -> set[NodeInfo]:
     """The object itself and all collections that hold it, at any depth."""
-    within: dict[str, list[str]] = {}
-    for vid, info in graph.nodes.items():
-        for member in info.members:
-            within.setdefault(member, []).append(vid)
-    found, stack = {reference}, [reference]
+    node = graph.nodes.get(reference)
+    if node is None:
+        return set()
+    within: dict[NodeInfo, list[NodeInfo]] = {}
+    for holder in graph.nodes.values():
+        for member in holder.members:
+            within.setdefault(member, []).append(holder)
+    found, stack = {node}, [node]
     while stack:
         for holder in within.get(stack.pop(), ()):
             if holder not in found:

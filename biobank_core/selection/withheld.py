@@ -13,7 +13,8 @@ from biobank_core.catalog.port import Catalog
 from biobank_core.consent import today as this_day
 from biobank_core.selection import reasons
 from biobank_core.selection.criteria import ReasonCode
-from biobank_core.selection.graph import Graph, NodeKind, load_graph
+from biobank_core.selection.graph import NodeInfo, NodeKind
+from biobank_core.selection.loading import load_graph
 from biobank_core.selection.permission import Permissions
 from biobank_core.selection.upstream import Upstream
 
@@ -34,29 +35,30 @@ def withheld(
     graph = load_graph(catalog, study)
     upstream = Upstream(graph)
     permissions = Permissions(study=study, scope=scope, on=today or this_day())
-    behind: dict[str, frozenset[str]] = {}
+    behind: dict[str, frozenset[NodeInfo]] = {}
+    nodes = graph.nodes
     for sample, data in samples.items():
+        behind[sample] = frozenset()
         taken = tuple(data)
-        known = graph.nodes.keys() >= {sample, *taken}
-        behind[sample] = upstream.people_behind(sample, taken) if known else frozenset()
-    everyone = frozenset(vid for people in behind.values() for vid in people)
-    permissions.load(catalog, persons(everyone, graph))
+        if nodes.keys() >= {sample, *taken}:
+            behind[sample] = upstream.people_behind(nodes[sample], [nodes[vid] for vid in taken])
+    permissions.load(catalog, persons(node for people in behind.values() for node in people))
     found: dict[str, tuple[ReasonCode, str]] = {}
     for sample, people in behind.items():
-        own = graph.nodes[sample].study if sample in graph.nodes else None
-        refused = why_not(people, own, graph=graph, permissions=permissions)
+        own = nodes[sample].study if sample in nodes else None
+        refused = why_not(people, own, permissions=permissions)
         if refused is not None:
             found[sample] = refused
     return found
 
 
-def persons(people: Iterable[str], graph: Graph) -> set[str]:
-    """The individuals among these, without the vessels that stand for unknown ones."""
-    return {vid for vid in people if graph.nodes[vid].kind is NodeKind.PERSON}
+def persons(people: Iterable[NodeInfo]) -> set[str]:
+    """The VIDs of individuals among these, without the vessels that stand for unknown ones."""
+    return {node.vid for node in people if node.kind is NodeKind.PERSON}
 
 
 def why_not(
-    people: frozenset[str], sample_study: str | None, *, graph: Graph, permissions: Permissions
+    people: frozenset[NodeInfo], sample_study: str | None, *, permissions: Permissions
 ) -> tuple[ReasonCode, str] | None:
     """Why material of these people (`Upstream.people_behind`) may not be used; None: it may.
 
@@ -64,17 +66,16 @@ def why_not(
     """
     if not people:
         return ReasonCode.NO_INDIVIDUAL, reasons.no_individual_text(None)
-    nodes = graph.nodes
     pooled = len(people) > 1
     refusals: list[tuple[str, str, ReasonCode]] = []
-    for vid in people:
-        if nodes[vid].kind is NodeKind.PERSON:
-            refusal = permissions.refusal(vid, sample_study or permissions.study)
+    for node in people:
+        if node.kind is NodeKind.PERSON:
+            refusal = permissions.refusal(node.vid, sample_study or permissions.study)
             if refusal is not None:
                 text = reasons.refusal_text(refusal, pooled=pooled)
                 refusals.append((refusal.name, text, refusal.code))
         else:
-            name = nodes[vid].label or vid
+            name = node.label or node.vid
             text = reasons.no_individual_text(name if pooled else None)
             refusals.append((name, text, ReasonCode.NO_INDIVIDUAL))
     if not refusals:

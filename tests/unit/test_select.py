@@ -11,9 +11,9 @@ import pytest
 from biobank_core.errors import InputError
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import ActionCategory, ActionStatus, ConsentStatus
-from biobank_core.selection import graph as graph_module
+from biobank_core.selection import loading
 from biobank_core.selection.criteria import ReasonCode, Selection
-from biobank_core.selection.graph import load_graph
+from biobank_core.selection.loading import load_graph
 from biobank_core.selection.withheld import withheld
 from tests.unit.selection_world import TODAY, TOOL, World, codes, labels
 
@@ -560,7 +560,7 @@ def test_more_objects_than_one_chunk_give_the_same_answer(
     world.typing("nested", world.collection("outer", *lists))
     whole = world.select()
     assert len(whole.rows) == 7
-    monkeypatch.setattr(graph_module, "CHUNK", 2)
+    monkeypatch.setattr(loading, "CHUNK", 2)
     assert world.select() == whole
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from biobank_core.model.kinds import ConsentStatus
-from biobank_core.selection import graph, permission
+from biobank_core.selection import loading, permission
 from tests.unit.selection_world import TOOL, World, codes, labels
 
 
@@ -35,7 +35,7 @@ def test_reading_everything_at_once_selects_the_same(
         made = world.data("elsewhere", study=other)
         world.act([world.tube("T-X", study=other)], [made], tool=TOOL, release="1", study=other)
     few = world.select()
-    monkeypatch.setattr(graph, "CHUNK", 2)
+    monkeypatch.setattr(loading, "CHUNK", 2)
     monkeypatch.setattr(permission, "_MANY", 0)
     assert world.select() == few
     assert labels(few.rows) == ["T-01", "T-05"]

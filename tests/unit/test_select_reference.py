@@ -31,7 +31,7 @@ from biobank_core.model.kinds import (
 )
 from biobank_core.selection import select as select_module
 from biobank_core.selection.criteria import Criteria
-from biobank_core.selection.graph import load_graph
+from biobank_core.selection.loading import load_graph
 from biobank_core.selection.releases import matches as in_range
 from biobank_core.selection.tools import matches as is_tool
 from tests.unit.selection_world import TODAY, TOOL, World
