@@ -95,6 +95,11 @@ class Settings:
         """The secret of this name (`GALAXY_API_KEY`), or None."""
         return self.secrets.get(name)
 
+    def account(self, name: str) -> str | None:
+        """A user's name or a secret, revealed for the driver that logs in; None: not set."""
+        secret = self.secrets.get(name)
+        return self.accounts.get(name) if secret is None else secret.reveal()
+
     def require_secret(self, name: str) -> Secret:
         """The secret of this name. Raises ConfigurationError that says where to put it."""
         secret = self.secrets.get(name)

@@ -43,7 +43,7 @@ def open_stores(settings: Settings, *, write: bool, up_to_date: bool = True) -> 
     with ExitStack() as opened:
         catalog = opened.enter_context(open_catalog(settings.catalog, create=write))
         url = settings.index or _own_index(catalog)
-        index = opened.enter_context(open_index(url, catalog=catalog))
+        index = opened.enter_context(open_index(url, catalog=catalog, settings=settings))
         if up_to_date:
             catch_up(catalog, index)
         yield Stores(catalog=catalog, index=index, lineage=Lineage(catalog, index))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from itertools import chain
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -22,15 +21,15 @@ _encode: Final = msgspec.json.Encoder().encode
 _Row: TypeAlias = tuple[object, ...]
 
 
-def digest_of(nodes: Iterable[Node], edges: Iterable[Edge], uses: Iterable[Use]) -> str:
+def digest_of(content: Iterable[Node | Edge | Use]) -> str:
     """SHA-256-based digest (64 hex digits) of a graph, streaming; order does not matter.
 
     Groups are left out: they are the ids of a catalog's logs, and a dump loaded elsewhere is the
     same graph.
     """
     total = 0
-    for row in chain(map(_node_row, nodes), map(_edge_row, edges), map(_use_row, uses)):
-        hashed = hashlib.sha256(_encode(row)).digest()
+    for item in content:
+        hashed = hashlib.sha256(_encode(_ROWS[type(item)](item))).digest()
         total = (total + int.from_bytes(hashed, "big")) % _MODULUS
     return f"{total:064x}"
 
@@ -67,3 +66,10 @@ def _maker_row(maker: Maker) -> _Row:
         maker.status,
         maker.end.isoformat() if maker.end else None,
     )
+
+
+_ROWS: Final[dict[type[Any], Callable[[Any], _Row]]] = {
+    Node: _node_row,
+    Edge: _edge_row,
+    Use: _use_row,
+}

@@ -258,8 +258,8 @@ class LineageIndex(ABC):
     def forget_refusals(self, refusals: Iterable[Refusal]) -> None:
         """End the refusals of these (log, VID), unless of a greater version than the one given.
 
-        For a dead letter that is sent again: who waits for it waits again. `checked` stays; a change
-        that it has passed is no longer counted as pending.
+        For a dead letter that is sent again: who waits for it waits again. `checked` stays; what
+        it has passed is no longer counted as pending.
         """
 
     def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
@@ -327,6 +327,15 @@ class LineageIndex(ABC):
     def uses(self) -> Iterator[Use]:
         """All inputs of actions without outputs; streaming."""
 
+    def content(self) -> Iterator[Node | Edge | Use]:
+        """All that `nodes`, `edges` and `uses` give, in any order; streaming.
+
+        For digest and verify: a driver may read everything in one pass.
+        """
+        yield from self.nodes()
+        yield from self.edges()
+        yield from self.uses()
+
     @abstractmethod
     def clear(self) -> None:
         """Empty the index, for a rebuild."""
@@ -350,7 +359,7 @@ class LineageIndex(ABC):
         """
         from biobank_core.lineage.digest import digest_of  # noqa: PLC0415 (digest imports Node)
 
-        return digest_of(self.nodes(), self.edges(), self.uses())
+        return digest_of(self.content())
 
     def count(self) -> Mapping[str, int]:
         """How many nodes and edges of each relation there are."""

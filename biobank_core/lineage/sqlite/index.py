@@ -40,11 +40,14 @@ class InSqliteFile(Protocol):
         ...
 
 
-def open_index(url: str, *, create: bool, beside: object = None) -> SqliteLineage:
+def open_index(
+    url: str, *, create: bool, beside: object = None, account: object = None
+) -> SqliteLineage:
     """The index at `sqlite:///...`, at the newest schema; made when it is missing and `create`.
 
     `beside` is an opened catalog: when it keeps its objects in the very same file, that open file
     is shared and the catalog's changes are listened to, so that both change in one transaction.
+    A file needs no `account`.
     """
     if isinstance(beside, InSqliteFile) and _same_file(beside.file, url):
         index = SqliteLineage(beside.file)

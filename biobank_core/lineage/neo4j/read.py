@@ -1,0 +1,441 @@
+"""Answering questions: one Cypher query a question, and streams by pages of VIDs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
+
+import neo4j
+
+from biobank_core.lineage import filters
+from biobank_core.lineage.neo4j.connection import Connection, run
+from biobank_core.lineage.port import (
+    IMPLICIT_COLLECTION,
+    Answer,
+    Direction,
+    Edge,
+    Maker,
+    Node,
+    Question,
+    Relation,
+    Use,
+    edge_order,
+    use_order,
+)
+from biobank_core.lineage.walk import walk
+from biobank_core.model.registry import with_subkinds
+
+# Nodes of one page of a stream.
+PAGE: Final = 5_000
+
+_VISIBLE: Final = "($groups IS NULL OR any(name IN {}.groups WHERE name IN $groups))"
+
+# `min(length(p))` and nothing else of the path: so the planner makes it one breadth-first search
+# that meets each node once (VarLengthExpand(Pruning,BFS)). Any other use of the path would walk
+# along every single one of them.
+_WALK: Final = "MATCH p = (s){to}[:PRODUCED|COLLECTED_IN*0..{depth}]{into}(n)"
+_WAYS: Final = {
+    Direction.DOWNSTREAM: (("-", "->"),),
+    Direction.UPSTREAM: (("<-", "-"),),
+    Direction.BOTH: (("<-", "-"), ("-", "->")),
+}
+
+# An edge from or to a node, as a list; `_maker_of` reads [2:10], `_roles` the two after that.
+_EDGE: Final = (
+    "[type(e), m.vid, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end, "
+    "e.source_roles, e.target_roles, m.kind IS NOT NULL]"
+)
+# The same of an edge that only says who made the node.
+_MADE_BY: Final = (
+    "[type(e), null, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end]"
+)
+# Of a SUPERSEDES edge: whether its newer end lives and the user may read it.
+_NEWER: Final = (
+    "[type(e), m.vid, m.kind IS NOT NULL AND NOT m.deleted AND " + _VISIBLE.format("m") + "]"
+)
+# Which side of the nodes the edges are read from: the one that stays inside what was walked.
+_EDGES_INTO: Final = f"""
+OPTIONAL MATCH (n)<-[e:PRODUCED|COLLECTED_IN|MADE|USED|SUPERSEDES]-(m)
+WITH n, depth, [] AS outs,
+  collect(CASE type(e) WHEN 'SUPERSEDES' THEN {_NEWER} ELSE {_EDGE} END) AS ins
+"""
+_EDGES_OUT_OF: Final = f"""
+OPTIONAL MATCH (n)-[e:PRODUCED|COLLECTED_IN]->(m)
+WITH n, depth, collect([type(e), m.vid, e.action, e.source_roles, e.target_roles]) AS outs
+OPTIONAL MATCH (n)<-[e:PRODUCED|MADE|USED|SUPERSEDES]-(m)
+WITH n, depth, outs, collect(DISTINCT CASE type(e)
+  WHEN 'SUPERSEDES' THEN {_NEWER} WHEN 'PRODUCED' THEN {_MADE_BY} ELSE {_EDGE} END) AS ins
+"""
+_RETURN: Final = "RETURN n.vid, n.kind, n.label, n.study, n.groups, n.deleted, depth, ins, outs"
+
+_Row: TypeAlias = list[Any]
+
+
+def question_text(question: Question) -> str:
+    """The Cypher of a question; all that comes from the user is a parameter, but the depth.
+
+    (Bounds of a path can't be parameters; it is an integer.) One text for each shape of question,
+    so that the server plans it once.
+    """
+    via = question.via_tool is not None
+    depth = "" if question.depth is None or via else str(int(question.depth))
+    ways = " UNION ALL ".join(
+        f"{_WALK.format(to=to, into=into, depth=depth)} RETURN n, min(length(p)) AS steps"
+        for to, into in _WAYS[question.direction]
+    )
+    # For `via_tool` also what is hidden is needed: the walk goes on through it.
+    kept = "" if via else f"WHERE n.kind IS NOT NULL AND {_VISIBLE.format('n')}"
+    if not via and question.kinds:
+        kept += " AND (depth = 0 OR n.kind IN $kinds)"
+    if not via and question.study is not None:
+        kept += " AND (depth = 0 OR n.study = $study)"
+    return f"""
+UNWIND $starts AS vid
+MATCH (s:Object {{vid: vid}}) WHERE s.kind IS NOT NULL AND {_VISIBLE.format("s")}
+CALL (s) {{ {ways} }}
+WITH n, min(steps) AS depth {kept}
+{_EDGES_OUT_OF if question.direction is Direction.DOWNSTREAM else _EDGES_INTO}
+{_RETURN}
+"""
+
+
+def parameters_of(question: Question) -> dict[str, object]:
+    """The parameters of `question_text`."""
+    return {
+        "starts": list(dict.fromkeys(question.starts)),
+        "groups": None if question.groups is None else sorted(question.groups),
+        "kinds": sorted(_kinds(question.kinds)),
+        "study": question.study,
+    }
+
+
+def connected(connection: Connection, question: Question) -> Answer:
+    """See `LineageIndex.connected`."""
+    filters.check(question)
+    text, parameters = question_text(question), parameters_of(question)
+
+    def ask(tx: neo4j.ManagedTransaction) -> _Met:
+        met = _Met()
+        for row in run(tx, text, **parameters):
+            met.add(row.values())
+        return met
+
+    met = connection.read(ask)
+    nodes = list(met.nodes.values())
+    starts = [vid for vid in dict.fromkeys(question.starts) if _is_start(met.nodes.get(vid))]
+    if question.via_tool is not None:
+        depths = _via(met, question, starts)
+        nodes = [
+            Node(
+                node.vid,
+                node.kind,
+                node.label,
+                node.study,
+                node.groups,
+                node.deleted,
+                depths[node.vid],
+                node.makers,
+            )
+            for node in nodes
+            if node.vid in depths
+        ]
+    kept = filters.returned(nodes, question)
+    vids = {node.vid for node in kept}
+    edges = [edge for edge in met.edges() if edge.source in vids and edge.target in vids]
+    edges += [Edge(*pair, Relation.SUPERSEDES) for pair in met.newer if vids.issuperset(pair)]
+    edges.sort(key=edge_order)
+    uses = [use for use in met.uses if use.node in vids]
+    uses.sort(key=use_order)
+    return Answer(
+        starts=tuple(starts),
+        nodes=tuple(kept),
+        edges=tuple(edges),
+        uses=tuple(uses),
+        superseded=frozenset(met.superseded & vids),
+    )
+
+
+def _is_start(node: Node | None) -> bool:
+    return node is not None and node.depth == 0
+
+
+def _kinds(wanted: Collection[str]) -> set[str]:
+    found = set(wanted)
+    for kind in wanted:
+        if kind != IMPLICIT_COLLECTION:
+            found.update(with_subkinds(kind))
+    return found
+
+
+class _Met:
+    """What a query gave: nodes, edges, makers. Placeholders have only their edges."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.uses: list[Use] = []
+        self.newer: set[tuple[str, str]] = set()
+        self.superseded: set[str] = set()
+        # (source, target, relation, action, roles of the source, of the target)
+        self.links: list[tuple[str, str, str, str | None, _Row | None, _Row | None]] = []
+        self._makers: dict[str, Maker] = {}
+        self._groups: dict[tuple[str, ...], frozenset[str]] = {}
+
+    def add(self, row: _Row) -> None:
+        """One row of a query (see _RETURN): a node with its edges."""
+        vid, kind, label, study, groups, deleted, depth, ins, outs = row
+        makers: dict[str, Maker] = {}
+        for link in ins:
+            relation = link[0]
+            if relation == "PRODUCED":
+                makers[link[2]] = self._maker(link)
+                if link[1] is not None:
+                    self.links.append((link[1], vid, relation, link[2], link[10], link[11]))
+            elif relation == "COLLECTED_IN":
+                self.links.append((link[1], vid, relation, None, link[10], None))
+            elif relation == "SUPERSEDES":
+                self.newer.add((link[1], vid))
+                if link[2]:
+                    self.superseded.add(vid)
+            elif relation == "MADE":
+                makers[link[2]] = self._maker(link)
+            elif relation == "USED":
+                maker = self._maker(link)
+                self.uses += [Use(maker.action, vid, role, maker) for role in link[10]]
+        for relation, target, action, source_roles, target_roles in outs:
+            if relation is not None:
+                self.links.append((vid, target, relation, action, source_roles, target_roles))
+        if kind is None:
+            return
+        names = tuple(groups)
+        self.nodes[vid] = Node(
+            vid,
+            kind,
+            label,
+            study,
+            self._groups.setdefault(names, frozenset(names)),
+            deleted,
+            depth,
+            tuple(sorted(makers.values(), key=_by_action)) if makers else (),
+        )
+
+    def edges(self) -> Iterator[Edge]:
+        """The edges, their makers filled in; only those whose target is among the nodes."""
+        for source, target, relation, action, source_roles, target_roles in self.links:
+            if target in self.nodes:
+                yield Edge(
+                    source,
+                    target,
+                    _RELATIONS[relation],
+                    action,
+                    None if action is None else self._makers[action],
+                    tuple(source_roles) if source_roles else (),
+                    tuple(target_roles) if target_roles else (),
+                )
+
+    def _maker(self, link: _Row) -> Maker:
+        action = link[2]
+        maker = self._makers.get(action)
+        if maker is None:
+            _, _, _, category, device, tool, release, setup, status, end = link[:10]
+            ended = None if end is None else datetime.fromisoformat(end)
+            maker = Maker(action, category, device, tool, release, setup, status, ended)
+            self._makers[action] = maker
+        return maker
+
+    def maker(self, action: str | None) -> Maker | None:
+        """What is known of an action that was met."""
+        return None if action is None else self._makers.get(action)
+
+
+_RELATIONS: Final = {relation.value: relation for relation in Relation}
+_by_action: Final = attrgetter("action")
+
+
+def _via(met: _Met, question: Question, starts: list[str]) -> dict[str, int]:
+    """The depth of what has the asked-for tool on some path from a start; see `walk`."""
+    return walk(
+        _Local(met, question),
+        [*starts],
+        direction=question.direction,
+        depth=question.depth,
+        via=True,
+    )
+
+
+class _Local:
+    """What was met, as `walk.Steps`: nodes by VID, each edge a link (its number as text)."""
+
+    def __init__(self, met: _Met, question: Question) -> None:
+        self._met = met
+        self._question = question
+        self._after: dict[str, list[str]] = defaultdict(list)
+        self._before: dict[str, list[str]] = defaultdict(list)
+        for number, link in enumerate(met.links):
+            self._after[link[0]].append(str(number))
+            self._before[link[1]].append(str(number))
+
+    def links(self, nodes: Collection[str], *, downstream: bool) -> Iterable[str]:
+        """See `walk.Steps`."""
+        side = self._after if downstream else self._before
+        for node in nodes:
+            yield from side.get(node, ())
+
+    def far_ends(self, links: Collection[str], *, downstream: bool) -> Iterable[str]:
+        """See `walk.Steps`."""
+        for link in links:
+            source, target, *_ = self._met.links[int(link)]
+            yield target if downstream else source
+
+    def asked_for(self, links: Collection[str]) -> Iterable[str]:
+        """See `walk.Steps`."""
+        for link in links:
+            maker = self._met.maker(self._met.links[int(link)][3])
+            if maker is not None and filters.made_by_tool(maker.tool, self._question):
+                yield link
+
+
+# Streams
+
+_PAGE_OF_NODES: Final = """
+MATCH (n:Object) WHERE n.vid > $after AND n.kind IS NOT NULL
+WITH n, 0 AS depth ORDER BY n.vid LIMIT $page
+"""
+_NODES: Final = f"""
+{_PAGE_OF_NODES}
+OPTIONAL MATCH (n)<-[e:PRODUCED|MADE]-()
+WITH n, depth, [] AS outs,
+  collect(DISTINCT CASE WHEN e IS NULL THEN null ELSE {_MADE_BY} END) AS ins
+{_RETURN} ORDER BY n.vid
+"""
+_EDGES: Final = """
+MATCH (n:Object) WHERE n.vid > $after AND n.kind IS NOT NULL
+WITH n ORDER BY n.vid LIMIT $page
+OPTIONAL MATCH (n)-[e:PRODUCED|COLLECTED_IN|SUPERSEDES]->(m) WHERE m.kind IS NOT NULL
+WITH n, collect(CASE WHEN e IS NULL THEN null ELSE
+  [type(e), m.vid, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end,
+   e.source_roles, e.target_roles] END) AS outs
+RETURN n.vid, outs ORDER BY n.vid
+"""
+_USES: Final = f"""
+MATCH (m:Action)-[e:USED]->(n:Object) WHERE n.kind IS NOT NULL
+WITH n.vid AS node, {_EDGE} AS ins ORDER BY node
+RETURN node, ins
+"""
+_CONTENT: Final = f"""
+{_PAGE_OF_NODES}
+OPTIONAL MATCH (n)<-[e:PRODUCED|COLLECTED_IN|MADE|USED|SUPERSEDES]-(m)
+WITH n, depth, [] AS outs, collect(CASE type(e)
+  WHEN 'SUPERSEDES' THEN [type(e), m.vid, m.kind IS NOT NULL] ELSE {_EDGE} END) AS ins
+{_RETURN} ORDER BY n.vid
+"""
+
+
+def nodes(connection: Connection) -> Iterator[Node]:
+    """See `LineageIndex.nodes`; pages follow one another, writers may come between them."""
+    for rows in _pages(connection, _NODES):
+        met = _Met()
+        for row in rows:
+            met.add(row)
+        yield from met.nodes.values()
+
+
+def edges(connection: Connection) -> Iterator[Edge]:
+    """See `LineageIndex.edges`."""
+    for rows in _pages(connection, _EDGES):
+        met = _Met()
+        found: dict[tuple[str, str, str, str | None], Edge] = {}
+        for source, outs in rows:
+            for link in outs:
+                relation, target, action = link[:3]
+                produced = relation == "PRODUCED"
+                edge = Edge(
+                    source,
+                    target,
+                    _RELATIONS[relation],
+                    action if produced else None,
+                    met._maker(link) if produced else None,
+                    tuple(link[10] or ()),
+                    tuple(link[11] or ()),
+                )
+                # Two supersessions of one pair are one edge.
+                found[source, target, relation, action] = edge
+        yield from sorted(found.values(), key=edge_order)
+
+
+def uses(connection: Connection) -> Iterator[Use]:
+    """See `LineageIndex.uses`; they are few beside nodes and edges, so one query gives them."""
+
+    def ask(tx: neo4j.ManagedTransaction) -> list[Use]:
+        met = _Met()
+        for node, link in run(tx, _USES).values():
+            met.add([node, None, "", None, [], False, 0, [link], []])
+        return met.uses
+
+    yield from connection.read(ask)
+
+
+def content(connection: Connection) -> Iterator[Node | Edge | Use]:
+    """See `LineageIndex.content`: everything in one pass."""
+    for rows in _pages(connection, _CONTENT):
+        met = _Met()
+        # Sources that are placeholders have no place in what is shown.
+        hidden: set[str] = set()
+        for row in rows:
+            for link in row[7]:
+                if not link[-1]:
+                    hidden.add(link[1])
+            met.add(row)
+        yield from met.nodes.values()
+        for edge in met.edges():
+            if edge.source not in hidden:
+                yield edge
+        for new, old in met.newer:
+            if new not in hidden:
+                yield Edge(new, old, Relation.SUPERSEDES)
+        yield from met.uses
+
+
+def _pages(connection: Connection, text: str) -> Iterator[list[_Row]]:
+    after = ""
+    while True:
+
+        def ask(tx: neo4j.ManagedTransaction, after: str = after) -> list[_Row]:
+            return run(tx, text, after=after, page=PAGE).values()
+
+        rows = connection.read(ask)
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield rows
+        if len(rows) < PAGE:
+            return
+
+
+_COUNTS: Final = {
+    "nodes": "MATCH (n:Object) WHERE n.kind IS NOT NULL RETURN count(n)",
+    "PRODUCED": (
+        "MATCH (s)-[e:PRODUCED]->(t) WHERE s.kind IS NOT NULL AND t.kind IS NOT NULL "
+        "RETURN count(e)"
+    ),
+    "COLLECTED_IN": (
+        "MATCH (s)-[e:COLLECTED_IN]->(t) WHERE s.kind IS NOT NULL AND t.kind IS NOT NULL "
+        "RETURN count(e)"
+    ),
+    "SUPERSEDES": (
+        "MATCH (s)-[:SUPERSEDES]->(t) WHERE s.kind IS NOT NULL AND t.kind IS NOT NULL "
+        "WITH DISTINCT s, t RETURN count(*)"
+    ),
+}
+
+
+def count(connection: Connection) -> dict[str, int]:
+    """See `LineageIndex.count`."""
+
+    def ask(tx: neo4j.ManagedTransaction) -> dict[str, int]:
+        return {name: int(run(tx, text).single(strict=True)[0]) for name, text in _COUNTS.items()}
+
+    counts = connection.read(ask)
+    return {name: number for name, number in counts.items() if number or name == "nodes"}

@@ -1,0 +1,485 @@
+"""Taking events into the graph: one transaction, a few statements however large the batch."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import neo4j
+
+from biobank_core.lineage.events import (
+    ActionEvent,
+    DeviceEvent,
+    IndexEvent,
+    NodeEvent,
+    SupersessionEvent,
+)
+from biobank_core.lineage.ledger import Shown, is_newer, shown
+from biobank_core.lineage.links import Link, Part, implicit_vid, part_of
+from biobank_core.lineage.neo4j import states as of
+from biobank_core.lineage.neo4j.connection import run
+from biobank_core.lineage.neo4j.states import Properties
+from biobank_core.lineage.port import Relation
+
+# MERGE ... ON MATCH SET takes the node's lock before its properties are read: of two writers of one
+# object the second sees what the first wrote. Who is created here needs no second look.
+_MERGE_OBJECTS: Final = """
+UNWIND $rows AS r
+MERGE (o:Object {vid: r.vid})
+ON CREATE SET o += r, o:$(r.kind)
+ON MATCH SET o.lock = true
+WITH o WHERE o.lock
+REMOVE o.lock
+RETURN properties(o)
+"""
+_MERGE_RECORDS: Final = """
+UNWIND $rows AS r
+MERGE (o:Record {vid: r.vid})
+ON CREATE SET o += r, o:$($label)
+ON MATCH SET o.lock = true
+WITH o WHERE o.lock
+REMOVE o.lock
+RETURN properties(o)
+"""
+# Devices are locked before all else, also those that actions only name: an action and its device
+# that come at once from two writers must not miss each other.
+_LOCK_DEVICES: Final = """
+UNWIND $vids AS vid
+MERGE (o:Record {vid: vid})
+ON CREATE SET o:Device
+SET o.lock = true
+REMOVE o.lock
+RETURN properties(o)
+"""
+_SET_OBJECTS: Final = """
+UNWIND $rows AS r
+MATCH (o:Object {vid: r.held.vid})
+REMOVE o:$(r.was)
+SET o = r.held, o:$(r.held.kind)
+"""
+_SET_RECORDS: Final = """
+UNWIND $rows AS r
+MATCH (o:Record {vid: r.vid})
+SET o = r, o:$($label)
+"""
+_RENAME_DEVICES: Final = """
+UNWIND $rows AS r
+MATCH (a:Action {device: r.vid})
+SET a.tool = r.label, a.release = r.release
+WITH a, r
+CALL (a, r) {
+  MATCH ()-[e:PRODUCED {action: a.vid}]->() SET e.tool = r.label, e.release = r.release
+}
+CALL (a, r) {
+  MATCH (a)-[e:MADE|USED]->() SET e.tool = r.label, e.release = r.release
+}
+"""
+_PRODUCED: Final = """
+UNWIND $links AS l
+UNWIND l.edges AS r
+MERGE (s:Object {vid: r[0]})
+MERGE (t:Object {vid: r[1]})
+CREATE (s)-[:PRODUCED {
+  key: r[2], source_roles: r[3], target_roles: r[4], action: l.action, category: l.category,
+  device: l.device, tool: l.tool, release: l.release, setup: l.setup, status: l.status, end: l.end
+}]->(t)
+"""
+_COLLECTED: Final = """
+UNWIND $links AS l
+UNWIND l.edges AS r
+MERGE (s:Object {vid: r[0]})
+MERGE (t:Object {vid: r[1]})
+CREATE (s)-[:COLLECTED_IN {key: r[2], source_roles: r[3]}]->(t)
+"""
+_SUPERSEDES: Final = """
+UNWIND $rows AS r
+MERGE (s:Object {vid: r[0]})
+MERGE (t:Object {vid: r[1]})
+CREATE (s)-[:SUPERSEDES {supersession: r[2]}]->(t)
+"""
+_MADE: Final = """
+UNWIND $links AS l
+MATCH (a:Record {vid: l.action})
+UNWIND l.ends AS r
+MERGE (o:Object {vid: r[0]})
+CREATE (a)-[e:MADE]->(o)
+SET e = l.maker
+"""
+_USED: Final = """
+UNWIND $links AS l
+MATCH (a:Record {vid: l.action})
+UNWIND l.ends AS r
+MERGE (o:Object {vid: r[0]})
+CREATE (a)-[e:USED]->(o)
+SET e = l.maker, e.source_roles = r[1]
+"""
+_UNMAKE: Final = (
+    "UNWIND $vids AS vid MATCH ()-[e:PRODUCED {action: vid}]->() DELETE e",
+    "UNWIND $vids AS vid MATCH (:Record {vid: vid})-[e:MADE|USED]->() DELETE e",
+)
+_UNMAKE_SUPERSESSIONS: Final = (
+    "UNWIND $vids AS vid MATCH ()-[e:SUPERSEDES {supersession: vid}]->() DELETE e"
+)
+_UNMAKE_COLLECTIONS: Final = (
+    "UNWIND $vids AS vid MATCH (:Object {vid: vid})<-[e:COLLECTED_IN]-() DELETE e"
+)
+# What nobody tells of any more stays as a placeholder while an edge needs it.
+_UNMAKE_OBJECTS: Final = """
+UNWIND $rows AS r
+MATCH (o:Object {vid: r.vid})
+REMOVE o:$(r.was)
+SET o = {vid: r.vid}
+WITH o WHERE NOT (o)--()
+DELETE o
+"""
+_HELD_OBJECTS: Final = """
+UNWIND $vids AS vid
+MATCH (o:Object {vid: vid})
+SET o.lock = true
+REMOVE o.lock
+RETURN o.vid, o.kind
+"""
+_HELD_RECORDS: Final = """
+UNWIND $vids AS vid
+MATCH (o:Record {vid: vid})
+SET o.lock = true
+REMOVE o.lock
+RETURN o.vid, labels(o)
+"""
+_DELETE_RECORDS: Final = "UNWIND $vids AS vid MATCH (o:Record {vid: vid}) DETACH DELETE o"
+_SUPERSEDING: Final = """
+UNWIND $vids AS vid
+MATCH (:Object {vid: vid})-[e:SUPERSEDES]-()
+RETURN DISTINCT e.supersession
+"""
+_END_REFUSALS: Final = """
+UNWIND $rows AS r
+MATCH (f:Refusal {vid: r[0], log: r[1]}) WHERE f.version <= r[2]
+DELETE f
+"""
+_ANY_REFUSAL: Final = "MATCH (f:Refusal) RETURN count(f)"
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a batch did. `ahead`: (VID, version held) where a rebuild found a later version."""
+
+    ahead: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Changed:
+    """What is to be shown anew. `old` are those of which the graph may hold parts already."""
+
+    shown: dict[str, Shown] = field(default_factory=dict)
+    old: set[str] = field(default_factory=set)
+    had_members: set[str] = field(default_factory=set)
+    had_middle: set[str] = field(default_factory=set)
+
+
+def take_in(
+    tx: neo4j.ManagedTransaction, batch: Sequence[IndexEvent], *, rebuild: int | None = None
+) -> Taken:
+    """Take the states of the batch into ledger and graph. Idempotent, in any order.
+
+    With the number of a `rebuild` an object that it did not see yet is written anew whatever is
+    there, unless a later version of the same log is.
+    """
+    by_vid: dict[str, dict[str, IndexEvent]] = {}
+    for event in batch:
+        known = by_vid.setdefault(event.vid, {})
+        if event.log not in known or is_newer(event, known[event.log]):
+            known[event.log] = event
+    return _Batch(tx, rebuild).take_in(by_vid)
+
+
+def end_refusals(tx: neo4j.ManagedTransaction, rows: Collection[tuple[str, str, int]]) -> None:
+    """End the refusals of these (VID, log), up to the version given."""
+    (count,) = run(tx, _ANY_REFUSAL).single(strict=True)
+    if count:
+        run(tx, _END_REFUSALS, rows=[list(row) for row in rows]).consume()
+
+
+class _Batch:
+    """One round: lock and read what stands, decide, unmake, make."""
+
+    def __init__(self, tx: neo4j.ManagedTransaction, rebuild: int | None) -> None:
+        self._tx = tx
+        self._rebuild = rebuild
+        self._taken = Taken()
+        self._devices: dict[str, tuple[str | None, str | None]] = {}
+
+    def take_in(self, by_vid: dict[str, dict[str, IndexEvent]]) -> Taken:
+        kinds: dict[type[IndexEvent], dict[str, dict[str, IndexEvent]]] = {}
+        for vid in sorted(by_vid):
+            states = by_vid[vid]
+            first = next(iter(states.values()))
+            kinds.setdefault(type(first), {})[vid] = states
+        actions = kinds.get(ActionEvent, {})
+        self._settle_devices(kinds.get(DeviceEvent, {}), actions)
+        changed = _Changed()
+        self._settle(kinds.get(NodeEvent, {}), changed, record=None)
+        self._settle(actions, changed, record="Action")
+        self._settle(kinds.get(SupersessionEvent, {}), changed, record="Supersession")
+        self._unmake(changed)
+        self._make(changed.shown.values())
+        end_refusals(
+            self._tx,
+            [
+                (vid, log, event.version)
+                for vid, states in by_vid.items()
+                for log, event in states.items()
+            ],
+        )
+        return self._taken
+
+    def _settle_devices(
+        self, events: dict[str, dict[str, IndexEvent]], actions: dict[str, dict[str, IndexEvent]]
+    ) -> None:
+        wanted = set(events)
+        for states in actions.values():
+            for event in states.values():
+                if isinstance(event, ActionEvent) and event.device is not None:
+                    wanted.add(event.device)
+        if not wanted:
+            return
+        rows, renamed = [], []
+        for record in run(self._tx, _LOCK_DEVICES, vids=sorted(wanted)):
+            held: Properties = record[0]
+            vid = held["vid"]
+            decided = self._decide(held, events.get(vid, {}), record="Device")
+            if decided is not None:
+                states, state = decided
+                held = self._properties(states, state)
+                rows.append(held)
+                living = {} if state.event.deleted else held
+                renamed.append(
+                    {
+                        "vid": vid,
+                        "label": living.get("label"),
+                        "release": living.get("release"),
+                    }
+                )
+            known = held.get("version") is not None and not held.get("deleted")
+            self._devices[vid] = (held.get("label"), held.get("release")) if known else (None, None)
+        if rows:
+            run(self._tx, _SET_RECORDS, rows=rows, label="Device").consume()
+            run(self._tx, _RENAME_DEVICES, rows=renamed).consume()
+
+    def _settle(
+        self,
+        events: dict[str, dict[str, IndexEvent]],
+        changed: _Changed,
+        *,
+        record: str | None,
+    ) -> None:
+        """Write what is newer; what is to be shown anew goes into `changed`."""
+        if not events:
+            return
+        fresh: dict[str, Shown] = {}
+        rows = []
+        for vid, states in events.items():
+            fresh[vid] = shown(states.values())
+            rows.append(self._properties(states, fresh[vid]))
+        statement = _MERGE_OBJECTS if record is None else _MERGE_RECORDS
+        updates: list[dict[str, Any]] = []
+        for found in run(self._tx, statement, rows=rows, label=record):
+            held: Properties = found[0]
+            vid = held["vid"]
+            decided = self._decide(held, events[vid], record=record)
+            if decided is None:
+                del fresh[vid]
+                continue
+            known, fresh[vid] = decided
+            now = self._properties(known, fresh[vid])
+            if record is None:
+                before = held.get("kind")
+                was = [before] if before not in (None, now["kind"]) else []
+                updates.append({"held": now, "was": was})
+                if "state" in held or "states" in held or self._rebuild is not None:
+                    changed.had_members.add(vid)
+            else:
+                updates.append(now)
+                if held.get("version") is not None or self._rebuild is not None:
+                    changed.old.add(vid)
+                    if record == "Action":
+                        changed.had_middle.add(implicit_vid(vid))
+        if updates:
+            statement = _SET_OBJECTS if record is None else _SET_RECORDS
+            run(self._tx, statement, rows=updates, label=record).consume()
+        changed.shown.update(fresh)
+
+    def _decide(
+        self, held: Properties, told: dict[str, IndexEvent], *, record: str | None
+    ) -> tuple[dict[str, IndexEvent], Shown] | None:
+        """The states and what to show of them; None where nothing is newer than what is held."""
+        if not told:
+            return None
+        unseen = self._rebuild is not None and held.get("seen") != self._rebuild
+        if not unseen and "logs" not in held and held.get("version") is not None:
+            # The common case, without decoding: one log, and not a tie.
+            (log,) = held["groups"]
+            if len(told) == 1 and log in told and told[log].version < held["version"]:
+                return None
+        before = of.states_of(held, record)
+        if unseen:
+            # Whatever stands is doubtful, but a later version came from the feed meanwhile.
+            before = {
+                log: event
+                for log, event in before.items()
+                if log in told and event.version > told[log].version
+            }
+            self._taken.ahead += [(event.vid, event.version) for event in before.values()]
+        newer = {
+            log: event
+            for log, event in told.items()
+            if log not in before or is_newer(event, before[log])
+        }
+        if not newer:
+            return None
+        states = {**before, **newer}
+        return states, shown(states.values())
+
+    def _properties(self, states: dict[str, IndexEvent], state: Shown) -> Properties:
+        held = of.properties(states, state)
+        event = state.event
+        if isinstance(event, ActionEvent) and not event.deleted:
+            held["tool"], held["release"] = self._tool(event)
+        if self._rebuild is not None:
+            held["seen"] = self._rebuild
+        return held
+
+    def _tool(self, event: ActionEvent) -> tuple[str | None, str | None]:
+        return self._devices[event.device] if event.device is not None else (None, None)
+
+    def _unmake(self, changed: _Changed) -> None:
+        """Take the old parts of what is shown anew out of the graph."""
+        if changed.old:
+            unmake_records(self._tx, changed.old)
+        middles = changed.had_middle
+        if changed.had_members or middles:
+            vids = sorted(changed.had_members | middles)
+            run(self._tx, _UNMAKE_COLLECTIONS, vids=vids).consume()
+        if middles:
+            unmake_objects(self._tx, middles)
+
+    def _make(self, states: Iterable[Shown]) -> None:
+        produced: list[dict[str, Any]] = []
+        collected: list[dict[str, Any]] = []
+        made: list[dict[str, Any]] = []
+        used: list[dict[str, Any]] = []
+        supersedes: list[list[str]] = []
+        middles: list[Properties] = []
+        for state in states:
+            event = state.event
+            if event.deleted:
+                continue
+            if isinstance(event, SupersessionEvent):
+                supersedes.append([event.new, event.old, event.vid])
+                continue
+            part = part_of(event)
+            maker = self._maker(event) if isinstance(event, ActionEvent) else {}
+            for link in part.links:
+                if link.relation is Relation.PRODUCED:
+                    produced.append({**maker, "edges": _edges(link)})
+                else:
+                    collected.append({"edges": _edges(link)})
+            if part.uses:
+                ends = [[node, list(roles)] for node, roles in part.uses]
+                used.append({"action": event.vid, "maker": maker, "ends": ends})
+            if part.made and not part.links:
+                ends = [[node, []] for node in part.made]
+                made.append({"action": event.vid, "maker": maker, "ends": ends})
+            if part.implicit is not None:
+                middles.append(self._middle(part, state))
+        for statement, rows, name in (
+            (_MERGE_MIDDLES, middles, "rows"),
+            (_PRODUCED, produced, "links"),
+            (_COLLECTED, collected, "links"),
+            (_SUPERSEDES, supersedes, "rows"),
+            (_MADE, made, "links"),
+            (_USED, used, "links"),
+        ):
+            if rows:
+                run(self._tx, statement, **{name: rows}).consume()
+
+    def _maker(self, event: ActionEvent) -> Properties:
+        tool, release = self._tool(event)
+        about = of.action_properties(event)
+        del about["study"]
+        return {"action": event.vid, "tool": tool, "release": release, **about}
+
+    def _middle(self, part: Part, state: Shown) -> Properties:
+        middle = part.implicit
+        assert middle is not None
+        held: Properties = {
+            "vid": middle.vid,
+            "kind": middle.kind,
+            "label": middle.label,
+            "study": middle.study,
+            "groups": sorted(state.groups),
+            "deleted": False,
+            "action": middle.action,
+        }
+        if self._rebuild is not None:
+            held["seen"] = self._rebuild
+        return held
+
+
+_MERGE_MIDDLES: Final = """
+UNWIND $rows AS r
+MERGE (o:Object {vid: r.vid})
+SET o = r, o:$(r.kind)
+"""
+
+
+def unmake_records(tx: neo4j.ManagedTransaction, vids: Collection[str]) -> None:
+    """Take the edges of these actions and supersessions out of the graph."""
+    for statement in (*_UNMAKE, _UNMAKE_SUPERSESSIONS):
+        run(tx, statement, vids=sorted(vids)).consume()
+
+
+def unmake_objects(tx: neo4j.ManagedTransaction, vids: Collection[str]) -> None:
+    """Make these nodes placeholders; gone, where no edge needs them."""
+    found = run(tx, _HELD_OBJECTS, vids=sorted(vids)).values()
+    rows = [{"vid": vid, "was": [] if kind is None else [kind]} for vid, kind in found]
+    if rows:
+        run(tx, _UNMAKE_OBJECTS, rows=rows).consume()
+
+
+def forget(tx: neo4j.ManagedTransaction, vids: Iterable[str]) -> None:
+    """Take these objects and their parts out of ledger and graph; see `LineageIndex.forget`."""
+    given = set(vids)
+    superseding = run(tx, _SUPERSEDING, vids=sorted(given)).value()
+    gone = sorted(given | set(superseding))
+    records = {row[0]: row[1] for row in run(tx, _HELD_RECORDS, vids=gone).values()}
+    devices = [vid for vid, labels in records.items() if "Device" in labels]
+    if devices:
+        rows = [{"vid": vid, "label": None, "release": None} for vid in devices]
+        run(tx, _RENAME_DEVICES, rows=rows).consume()
+    unmake_records(tx, gone)
+    middles = [implicit_vid(vid) for vid, labels in records.items() if "Action" in labels]
+    run(tx, _UNMAKE_COLLECTIONS, vids=[*gone, *middles]).consume()
+    run(tx, _DELETE_RECORDS, vids=list(records)).consume()
+    unmake_objects(tx, [*gone, *middles])
+
+
+def _edges(link: Link) -> list[list[Any]]:
+    return [
+        [source, target, edge_key(link.vid, source, target), list(inputs), list(outputs)]
+        for source, inputs in link.inputs
+        for target, outputs in link.outputs
+    ]
+
+
+def edge_key(owner: str, source: str, target: str) -> str:
+    """What makes an edge this edge: 20 characters of a hash over owner|source|target.
+
+    `owner` is the action or the collection. The text itself, 104 characters for each edge, would
+    be most of the graph's index.
+    """
+    digest = hashlib.blake2b(f"{owner}|{source}|{target}".encode(), digest_size=15).digest()
+    return urlsafe_b64encode(digest).decode()
