@@ -155,8 +155,10 @@ def _write(
         stream.writelines(graphml(answer, names))
     else:
         from biobank_core.export import drawing, picture  # noqa: PLC0415
+        from biobank_core.export.stale import stale_nodes  # noqa: PLC0415
 
-        drawn = drawing.drawing(answer, names)
+        stale = stale_nodes(lineage, answer, freshness=report.freshness)
+        drawn = drawing.drawing(answer, names, stale=stale)
         stream.write(picture.svg(drawn) if form == "svg" else picture.dot(drawn))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -33,8 +33,16 @@ READABLE_NODES: Final = 60
 _BUNDLE: Final = 3
 # A chain of fewer plain nodes is drawn in full.
 _CHAIN: Final = 4
-# Titles (tooltips) of a bundle name this many of its members.
-_NAMED: Final = 20
+# Titles (tooltips) of a bundle name this many of its members: a search in the SVG finds each VID.
+_NAMED: Final = 1_000
+# Of actions the first are enough.
+_NAMED_ACTIONS: Final = 20
+
+
+# Marks, as they are written on a node.
+SUPERSEDED: Final = "superseded"
+STALE: Final = "stale"
+DELETED: Final = "deleted"
 
 
 class Family(Enum):
@@ -99,8 +107,17 @@ class Drawing:
     lines: tuple[Line, ...]
 
 
-def drawing(answer: Answer, names: Names, *, readable: int = READABLE_NODES) -> Drawing:
-    """What to draw of an answer, collapsed where it has more than `readable` nodes."""
+def drawing(
+    answer: Answer,
+    names: Names,
+    *,
+    stale: Collection[str] = (),
+    readable: int = READABLE_NODES,
+) -> Drawing:
+    """What to draw of an answer, collapsed where it has more than `readable` nodes.
+
+    `stale` are the VIDs of nodes that `stale.stale_nodes` found.
+    """
     starts = [node for node in answer.nodes if node.vid in answer.starts]
     title = "Lineage of " + (
         ", ".join(shown_label(node, names) or node.vid for node in starts[:3]) or "nothing"
@@ -108,15 +125,22 @@ def drawing(answer: Answer, names: Names, *, readable: int = READABLE_NODES) -> 
     if len(starts) > 3:
         title += f" and {len(starts) - 3} more"
     groups: dict[str, tuple[Node, ...]] = {node.vid: (node,) for node in answer.nodes}
+    noted = {node.vid: marks(node, answer, stale) for node in answer.nodes}
     if len(answer.nodes) > readable:
-        groups = _bundled(answer)
+        groups = _bundled(answer, noted)
+        # Steps that repeat one tool are alike too; any others only where it is still a carpet.
+        groups = _chained(answer, groups, noted, alike=True)
         if len({members[0].vid for members in groups.values()}) > readable:
-            groups = _chained(answer, groups)
-    return _drawn(title, answer, names, groups)
+            groups = _chained(answer, groups, noted, alike=False)
+    return _drawn(title, answer, names, groups, noted)
 
 
 def _drawn(
-    title: str, answer: Answer, names: Names, groups: dict[str, tuple[Node, ...]]
+    title: str,
+    answer: Answer,
+    names: Names,
+    groups: dict[str, tuple[Node, ...]],
+    noted: Mapping[str, tuple[str, ...]],
 ) -> Drawing:
     # A group is known by its first member's VID; inside the picture keys are n0, n1, ... The
     # layout starts from their order, so T2 comes before T10.
@@ -127,7 +151,10 @@ def _drawn(
     steps = _steps(answer, key_of, collapsed=len(numbers) < len(groups))
     made = {key for step in steps for key in step.outputs}
     items = tuple(
-        _item(numbers[first], groups[first], answer, names, made=numbers[first] in made)
+        replace(
+            _item(numbers[first], groups[first], answer, names, made=numbers[first] in made),
+            marks=noted[first],
+        )
         for first in numbers
     )
     return Drawing(title, len(answer.nodes), items, steps, _lines(answer.edges, key_of))
@@ -157,25 +184,26 @@ def _item(key: str, members: tuple[Node, ...], answer: Answer, names: Names, *, 
     return Item(
         key=key,
         family=family(first.kind),
-        label=label or (first.vid if len(members) == 1 else ""),
-        kind=_spaced(kinds[0]),
+        label=label or (_short(first.vid) if len(members) == 1 else ""),
+        kind=_spaced(kinds[0]) if len(kinds) == 1 else "of several kinds",
         title="\n".join(titles),
         count=len(members),
-        marks=marks(first, answer),
         start=first.vid in answer.starts,
         made="" if made else _made_by(members),
     )
 
 
-def marks(node: Node, answer: Answer) -> tuple[str, ...]:
-    """What is not as usual with a node, in words."""
+def marks(node: Node, answer: Answer, stale: Collection[str] = ()) -> tuple[str, ...]:
+    """What is not as usual with a node, in words: how it failed, SUPERSEDED, STALE, DELETED."""
     found = []
     if node.makers and all(maker.status != "ok" for maker in node.makers):
         found.append(node.makers[0].status)
     if node.vid in answer.superseded:
-        found.append("superseded")
+        found.append(SUPERSEDED)
+    elif node.vid in stale:
+        found.append(STALE)
     if node.deleted:
-        found.append("deleted")
+        found.append(DELETED)
     return tuple(found)
 
 
@@ -193,6 +221,11 @@ def step_label(maker: Maker) -> str:
     if maker.tool is None:
         return maker.category.lower().replace("_", " ")
     return f"{last_part(maker.tool)} {maker.release or ''}".rstrip()
+
+
+def _short(vid: str) -> str:
+    """Enough of a VID to tell it from its neighbours; the title has the whole."""
+    return f"{vid[:6]}…{vid[-4:]}"
 
 
 def _made_by(members: Iterable[Node]) -> str:
@@ -229,9 +262,9 @@ def _steps(answer: Answer, key_of: dict[str, str], *, collapsed: bool) -> tuple[
     steps = []
     for index, ((_, into, out_of), several) in enumerate(alike.items()):
         first = several[0]
-        titles = [_step_title(maker) for maker in several[:_NAMED]]
-        if len(several) > _NAMED:
-            titles.append(f"and {len(several) - _NAMED} more")
+        titles = [_step_title(maker) for maker in several[:_NAMED_ACTIONS]]
+        if len(several) > _NAMED_ACTIONS:
+            titles.append(f"and {len(several) - _NAMED_ACTIONS} more")
         steps.append(
             Step(
                 key=f"s{index}",
@@ -267,7 +300,7 @@ def _lines(edges: Iterable[Edge], key_of: dict[str, str]) -> tuple[Line, ...]:
 # Collapsing
 
 
-def _bundled(answer: Answer) -> dict[str, tuple[Node, ...]]:
+def _bundled(answer: Answer, noted: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[Node, ...]]:
     """Nodes that are alike, as one group; starts stay alone."""
     upstream = _upstream(answer)
     alike: dict[Hashable, list[Node]] = defaultdict(list)
@@ -275,10 +308,7 @@ def _bundled(answer: Answer) -> dict[str, tuple[Node, ...]]:
         if node.vid in answer.starts:
             alike[node.vid].append(node)
             continue
-        steps = frozenset((step_label(maker), maker.status) for maker in node.makers)
-        alike[(node.kind, node.depth, node.vid in upstream, steps, marks(node, answer))].append(
-            node
-        )
+        alike[_look(node), node.depth, node.vid in upstream, noted[node.vid]].append(node)
     groups: dict[str, tuple[Node, ...]] = {}
     for members in alike.values():
         if len(members) >= _BUNDLE:
@@ -304,8 +334,17 @@ def _upstream(answer: Answer) -> set[str]:
     return found
 
 
-def _chained(answer: Answer, groups: dict[str, tuple[Node, ...]]) -> dict[str, tuple[Node, ...]]:
-    """Groups, with runs of unremarkable single nodes (one way in, one way out) made one."""
+def _chained(
+    answer: Answer,
+    groups: dict[str, tuple[Node, ...]],
+    noted: Mapping[str, tuple[str, ...]],
+    *,
+    alike: bool,
+) -> dict[str, tuple[Node, ...]]:
+    """Groups, with runs of single nodes (one way in, one way out, the same marks) made one.
+
+    With `alike` only runs of one kind that one tool made.
+    """
     first = {vid: members[0].vid for vid, members in groups.items()}
     before: dict[str, set[str]] = defaultdict(set)
     after: dict[str, set[str]] = defaultdict(set)
@@ -319,27 +358,33 @@ def _chained(answer: Answer, groups: dict[str, tuple[Node, ...]]) -> dict[str, t
         for node in answer.nodes
         if len(groups[node.vid]) == 1
         and node.vid not in answer.starts
-        and not marks(node, answer)
         and len(before[node.vid]) == 1
         and len(after[node.vid]) == 1
     }
     by_vid = {node.vid: node for node in answer.nodes}
+    looks: dict[str, Hashable] = {
+        vid: (noted[vid], _look(by_vid[vid]) if alike else None) for vid in plain
+    }
     merged = dict(groups)
-    for head in sorted(plain, key=lambda vid: by_vid[vid].depth):
+    for head in sorted(plain, key=lambda vid: (by_vid[vid].depth, vid)):
         (previous,) = before[head]
-        if previous in plain or len(merged[head]) > 1:
+        if looks.get(previous, head) == looks[head] or len(merged[head]) > 1:
             continue
-        chain = _run_from(head, plain, after)
+        chain = _run_from(head, looks, after)
         if len(chain) >= _CHAIN:
             members = tuple(by_vid[vid] for vid in chain)
             merged.update((vid, members) for vid in chain)
     return merged
 
 
-def _run_from(head: str, plain: Collection[str], after: dict[str, set[str]]) -> list[str]:
+def _look(node: Node) -> Hashable:
+    return node.kind, frozenset((step_label(maker), maker.status) for maker in node.makers)
+
+
+def _run_from(head: str, looks: Mapping[str, Hashable], after: Mapping[str, set[str]]) -> list[str]:
     chain = [head]
     while True:
         (following,) = after[chain[-1]]
-        if following not in plain or following in chain:
+        if looks.get(following, following) != looks[head] or following in chain:
             return chain
         chain.append(following)

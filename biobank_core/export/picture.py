@@ -16,11 +16,24 @@ from typing import Final
 import graphviz
 
 from biobank_core.errors import ConfigurationError, InputError
-from biobank_core.export.drawing import Drawing, Family, Item, Line, Step
+from biobank_core.export.drawing import (
+    DELETED,
+    STALE,
+    SUPERSEDED,
+    Drawing,
+    Family,
+    Item,
+    Line,
+    Step,
+)
 from biobank_core.lineage.port import Relation
 
 # `dot` needs minutes beyond this, and nobody could read the result.
 MAX_ITEMS: Final = 2_000
+# A picture that is longer than this many times its height is laid out the other way too, unless
+# that takes `dot` long.
+_MAX_RIBBON: Final = 4
+_MAX_TWICE: Final = 300
 # Longer labels are shortened with an ellipsis; the title has the whole.
 _LABEL_CHARS: Final = 34
 _FONT: Final = "Helvetica,Arial,sans-serif"
@@ -37,8 +50,12 @@ _BACKSLASH: Final = "\uf8fe"
 _INK: Final = "#1F2933"
 _FAINT: Final = "#616E7C"
 _FAILED: Final = "#B42318"
-_GONE: Final = "#7B8794"
-_NEWER: Final = "#9A5B00"
+_GONE: Final = "#52606D"
+_NEWER: Final = "#8A4B00"
+_STALE: Final = "#B54708"
+# What stands before the word for a mark, and its ink.
+_SIGNS: Final = {SUPERSEDED: "⇢", STALE: "↻", DELETED: "∅"}
+_INKS: Final = {SUPERSEDED: _NEWER, STALE: _STALE, DELETED: _GONE}
 
 
 # Shape, fill, outline: chosen to differ in grey, and for the colour-blind.
@@ -54,8 +71,13 @@ _LEGEND: Final = {
     Family.DATA: ("Data", "dataset or result"),
     Family.COLLECTION: ("Collection", "members by diamonds"),
 }
+_MEANINGS: Final = {
+    SUPERSEDED: "A newer one exists",
+    STALE: "Made from a superseded one",
+    DELETED: "Only a trace is left",
+}
 # Width of one entry of the legend, in points, as it is drawn at the legend's scale.
-_LEGEND_SCALE: Final = 0.8
+_LEGEND_SCALE: Final = 0.9
 _LEGEND_ENTRY_PT: Final = 118
 
 
@@ -76,7 +98,7 @@ def svg(drawing: Drawing) -> str:
             f"{drawing.nodes} nodes are {items} even after collapsing, which nobody could read; "
             "narrow the question with --depth, --kind or --tool, or use --format tsv"
         )
-    root = _laid_out(_graph(drawing))
+    root = _best_laid_out(drawing)
     titles = {item.key: item.title for item in drawing.items}
     titles |= {step.key: step.title for step in drawing.steps}
     titles |= {f"e{index}": line.title for index, line in enumerate(drawing.lines)}
@@ -89,8 +111,9 @@ def svg(drawing: Drawing) -> str:
 # DOT
 
 
-def _graph(drawing: Drawing) -> graphviz.Digraph:
+def _graph(drawing: Drawing, *, rankdir: str = "LR") -> graphviz.Digraph:
     graph = _empty("lineage")
+    graph.attr(rankdir=rankdir)
     graph.attr(label=f"<<B>{_text(drawing.title, 120)}</B>>", labelloc="t", labeljust="l")
     for item in drawing.items:
         _add_item(graph, item)
@@ -136,11 +159,14 @@ def _empty(name: str) -> graphviz.Digraph:
 def _add_item(graph: graphviz.Digraph, item: Item) -> None:
     shape, fill, outline = _FAMILIES[item.family]
     style, width, ink = "filled", 1.1, _INK
-    if "superseded" in item.marks:
+    # Each state has its own outline, sign and word: colours alone do not print or reach everybody.
+    if STALE in item.marks:
+        outline, width = _STALE, 2.4
+    if SUPERSEDED in item.marks:
         style, fill, ink = "filled,dashed", "#F3F4F6", _GONE
-    if "deleted" in item.marks:
+    if DELETED in item.marks:
         style, fill, outline, ink = "filled,dotted", "#FFFFFF", _GONE, _GONE
-    failed = [mark for mark in item.marks if mark not in ("superseded", "deleted")]
+    failed = [mark for mark in item.marks if mark not in _SIGNS]
     if failed:
         outline, width = _FAILED, 1.6
     if item.start:
@@ -151,15 +177,16 @@ def _add_item(graph: graphviz.Digraph, item: Item) -> None:
         lines.append('<FONT POINT-SIZE="5"> </FONT>')
     if item.count > 1:
         number = f"{item.count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-        lines.append(f"<B>{number} {_text(item.label or f'× {item.kind}')}</B>")
+        lines.append(f"<B>{number} × {_text(item.kind)}</B>")
+        lines.extend(_small(text, _FAINT) for text in (item.label,) if text)
     else:
         lines.append(f"<B>{_text(item.label)}</B>")
         lines.extend(_small(text, _FAINT) for text in (item.kind, item.made) if text)
-    lines.extend(_small(f"✗ {mark}", _FAILED) for mark in failed)
+    lines.extend(_small(f"✗ {mark}", _FAILED, bold=True) for mark in failed)
     lines.extend(
-        _small(f"{mark}", _NEWER if mark == "superseded" else _GONE, bold=True)
+        _small(f"{_SIGNS[mark]} {mark}", _INKS[mark], bold=True)
         for mark in item.marks
-        if mark not in failed
+        if mark in _SIGNS
     )
     if item.start:
         lines.append(_small("START", outline, bold=True))
@@ -239,14 +266,11 @@ def _legend(drawing: Drawing, *, per_row: int) -> graphviz.Digraph:
     if any(item.count > 1 for item in drawing.items):
         entries.append(Item("kmany", Family.DATA, "", "alike, drawn as one", "", count=12))
     marks = {mark for item in drawing.items for mark in item.marks}
-    if "superseded" in marks:
-        entries.append(
-            Item("knew", Family.DATA, "A newer one exists", "", "", marks=("superseded",))
-        )
-    if "deleted" in marks:
-        entries.append(
-            Item("kgone", Family.DATA, "Only a trace is left", "", "", marks=("deleted",))
-        )
+    entries += [
+        Item(f"k{mark}", Family.DATA, text, "", "", marks=(mark,))
+        for mark, text in _MEANINGS.items()
+        if mark in marks
+    ]
     steps = [Step("kstep", "action: tool and release", "", (), ("-",))] if drawing.steps else []
     failed = next((step.failed for step in drawing.steps if step.failed), None)
     if failed:
@@ -280,7 +304,7 @@ def _add_entry(graph: graphviz.Digraph, entry: Item | Step | Line) -> None:
 def _small(text: str, colour: str, *, bold: bool = False) -> str:
     inner = _text(text)
     inner = f"<B>{inner}</B>" if bold else inner
-    return f'<FONT POINT-SIZE="8.5" COLOR="{colour}">{inner}</FONT>'
+    return f'<FONT POINT-SIZE="9.5" COLOR="{colour}">{inner}</FONT>'
 
 
 def _text(text: str, most: int = _LABEL_CHARS) -> str:
@@ -293,6 +317,21 @@ def _text(text: str, most: int = _LABEL_CHARS) -> str:
 
 
 # SVG
+
+
+def _best_laid_out(drawing: Drawing) -> ET.Element:
+    """From left to right, as people read; top down where that would be a ribbon."""
+    across = _laid_out(_graph(drawing))
+    if _ribbon(across) <= _MAX_RIBBON or len(drawing.items) > _MAX_TWICE:
+        return across
+    down = _laid_out(_graph(drawing, rankdir="TB"))
+    return down if _ribbon(down) < _ribbon(across) else across
+
+
+def _ribbon(root: ET.Element) -> float:
+    """How many times longer than wide, whichever way it lies."""
+    width, height = _size(root)
+    return max(width / height, height / width)
 
 
 def _laid_out(graph: graphviz.Digraph) -> ET.Element:
