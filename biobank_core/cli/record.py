@@ -205,6 +205,7 @@ def command(
             study=study_vid,
             by=operator(),
         )
+        recorder.link_references()
         todo = recorder.prepare()
         with progress("recording", total=len(todo)) as advance:
             summary = recorder.run(todo, advance)
@@ -273,6 +274,14 @@ def _tell(summary: Summary, say: Callable[..., None]) -> None:
         ("new data unlinked", len(summary.unlinked)),
     ):
         say(f"{name}\t{number}")
+    if summary.referenced:
+        say(f"references linked since\t{summary.referenced}")
+    if summary.unknown_references:
+        say(
+            f"biobank: {summary.unknown_references} jobs name reference data that are not "
+            "registered; `biobank unlinked --references` lists them",
+            err=True,
+        )
     for job_id, reason in sorted(summary.failed.items())[:_MAX_TOLD]:
         say(f"biobank: job {job_id} was not recorded: {tsv_cell(reason)}", err=True)
     if len(summary.failed) > _MAX_TOLD:

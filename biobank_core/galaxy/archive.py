@@ -33,6 +33,7 @@ from biobank_core.galaxy.records import (
     JobRecord,
     VersionSource,
     safe_text,
+    sheet_columns,
     utc,
 )
 
@@ -315,6 +316,7 @@ class ArchiveSource:
         found: list[ElementRecord] = []
         for element in content.elements:
             identifier = safe_text(element.element_identifier)
+            columns = sheet_columns(content.column_definitions, element.columns)
             child, hda_id = (
                 element.child_collection,
                 element.hda.encoded_id if element.hda else None,
@@ -325,11 +327,15 @@ class ArchiveSource:
                     populated=child.populated_state in (None, "ok"),
                     elements=self._records(child),
                 )
-                found.append(ElementRecord(identifier=identifier, collection=inner))
+                found.append(
+                    ElementRecord(identifier=identifier, collection=inner, columns=columns)
+                )
             else:
                 uuid = self._uuid(hda_id) if hda_id else None
                 found.append(
-                    ElementRecord(identifier=identifier, dataset_uuid=uuid, dataset_id=hda_id)
+                    ElementRecord(
+                        identifier=identifier, dataset_uuid=uuid, dataset_id=hda_id, columns=columns
+                    )
                 )
         return tuple(found)
 

@@ -104,6 +104,7 @@ class Element(msgspec.Struct, frozen=True):
     encoded_id: Id | None = None
     hda: Link | None = None
     child_collection: Content | None = None
+    columns: Any = None
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -112,6 +113,7 @@ class Content(msgspec.Struct, frozen=True):
     type: Name
     populated_state: Name | None = None
     elements: list[Element] = []
+    column_definitions: Any = None
 
 
 class Collection(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -26,6 +26,7 @@ from biobank_core.model.kinds import (
     DataMember,
     DataObject,
     DataSample,
+    Port,
 )
 from biobank_core.model.registry import kinds
 
@@ -42,6 +43,12 @@ class Draft:
     objects: dict[str, Object]
     # Data whose label here is that of the copy which the making job put out.
     makers_labels: frozenset[str] = frozenset()
+    # Inputs of the action that the rules know of; None where they say nothing of it.
+    references: tuple[Port, ...] | None = None
+
+    def with_action(self, action: Action) -> Draft:
+        """The same with another state of its action."""
+        return replace(self, action=action, objects={**self.objects, action.vid: action})
 
 
 @dataclass(slots=True)
@@ -167,10 +174,17 @@ class Drafter:
     ) -> None:
         """Remember what the rules may tell of data that came in, or that nothing went into."""
         seen: dict[str, set[str]] = {}
+        columns: dict[str, set[tuple[str, str]]] = {}
         for key in (e.key for e in (*job.input_collections, *job.output_collections)):
             if key in around.shapes:
                 for vid, path in around.shapes[key].leaves.items():
                     seen.setdefault(vid, set()).update(path)
+            record = around.collections.get(key)
+            for element in record.elements if record else ():
+                for leaf in element.leaves() if element.columns else ():
+                    if leaf.dataset_uuid:
+                        vid = identity.data_sample_vid(leaf.dataset_uuid)
+                        columns.setdefault(vid, set()).update(element.columns)
         for role, identifier in job.element_identifiers.items():
             ends = [end for end in job.inputs if end.role == role and end.uuid]
             if len(ends) == 1 and ends[0].uuid:
@@ -179,18 +193,19 @@ class Drafter:
         for vid in _data_of(job, around):
             seen.setdefault(vid, set())
         for vid, identifiers in seen.items():
-            record = around.datasets.get(vid)
+            told = around.datasets.get(vid)
             known = around.known.get(vid)
             sample = objects.get(vid) or (known.object if known else None)
             if not isinstance(sample, DataSample):
                 continue
-            time = record.create_time if record and record.create_time else job.create_time
+            time = told.create_time if told and told.create_time else job.create_time
             candidate = self.candidates.setdefault(
                 vid, Candidate(vid=vid, study=sample.study, time=time)
             )
             candidate.identifiers |= identifiers
-            if record is not None:
-                candidate.tags.update(record.tags)
+            candidate.columns |= columns.get(vid, set())
+            if told is not None:
+                candidate.tags.update(told.tags)
 
 
 def _data_of(job: JobRecord, around: Gathered) -> Iterator[str]:

@@ -14,6 +14,7 @@ from biobank_core.errors import BiobankError, UnreachableError
 from biobank_core.galaxy import identity
 from biobank_core.galaxy.client import GalaxyFaultError
 from biobank_core.galaxy.records import (
+    SAMPLE_SHEET,
     CollectionEnd,
     CollectionRecord,
     DatasetRecord,
@@ -47,11 +48,15 @@ class Gathered:
 
 @dataclass(slots=True)
 class Gatherer:
-    """Collects for batch after batch; remembers the collections of this run."""
+    """Collects for batch after batch; remembers the collections of this run.
+
+    `sheets`: the columns of sample sheets are wanted, which the catalog does not keep.
+    """
 
     source: Source
     catalog: Catalog
     server: str
+    sheets: bool = False
     _shapes: dict[str, Shape] = field(default_factory=dict)
     _records: dict[str, CollectionRecord] = field(default_factory=dict)
 
@@ -132,6 +137,8 @@ class Gatherer:
         for item in self.catalog.find("DataCollection", where):
             collection = item.object
             if isinstance(collection, DataCollection) and collection.galaxy:
+                if self.sheets and _is_sheet(collection.galaxy.collection_type):
+                    continue
                 shape = self._standing_shape(collection)
                 if collection.galaxy.hdca_id and shape:
                     found[collection.galaxy.hdca_id] = shape
@@ -258,6 +265,10 @@ class Gatherer:
             else:
                 found[item_id] = answer
         return found
+
+
+def _is_sheet(collection_type: str | None) -> bool:
+    return (collection_type or "").startswith(SAMPLE_SHEET)
 
 
 def _told_by_no_server(known: Mapping[str, Versioned]) -> set[str]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
+
 from biobank_core.errors import BiobankError, NotFoundError, UnreachableError
 from biobank_core.galaxy import wire
 from biobank_core.galaxy.client import GalaxyClient, GalaxyFaultError
@@ -30,6 +32,7 @@ from biobank_core.galaxy.records import (
     InvocationRecord,
     JobRecord,
     safe_text,
+    sheet_columns,
     utc,
 )
 
@@ -244,7 +247,16 @@ class LiveSource:
         what = f"collection {hdca_id}"
         answer = self.client.get(f"dataset_collections/{hdca_id}", {"instance_type": "history"})
         found = wire.read(answer, wire.Hdca, what)
-        elements = _elements(found.elements, what, MAX_COLLECTION_DEPTH)
+        elements = tuple(
+            msgspec.structs.replace(
+                record, columns=sheet_columns(found.column_definitions, element.columns)
+            )
+            for element, record in zip(
+                found.elements,
+                _elements(found.elements, what, MAX_COLLECTION_DEPTH),
+                strict=True,
+            )
+        )
         complete = found.element_count is None or found.element_count == len(found.elements)
         return CollectionRecord(
             id=found.id,

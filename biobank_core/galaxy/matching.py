@@ -26,6 +26,7 @@ class Candidate:
     time: datetime
     tags: set[str] = field(default_factory=set)
     identifiers: set[str] = field(default_factory=set)
+    columns: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ def match(
     asked = {vid: c for vid, c in candidates.items() if vid not in made}
     standing = origins(catalog, asked)
     rootless = {vid: c for vid, c in asked.items() if vid not in standing}
-    wanted = {vid: rules.sample_labels(c.tags, c.identifiers) for vid, c in rootless.items()}
+    wanted = {
+        vid: rules.sample_labels(c.tags, c.identifiers, c.columns) for vid, c in rootless.items()
+    }
     vessels = _vessels(catalog, rootless, wanted)
     links: list[Action] = []
     unlinked: list[str] = []
@@ -73,7 +76,7 @@ def match(
     return Matches(tuple(links), tuple(unlinked))
 
 
-# What each rule finds: (whether in a tag, labels).
+# What each rule finds: (whether it was said of this very dataset, labels).
 Labels: TypeAlias = tuple[tuple[bool, tuple[str, ...]], ...]
 
 
@@ -96,12 +99,12 @@ def _the_one(by_rule: Labels, vessels: Mapping[str, str]) -> str | None:
     """The vessel that the first rule with a registered label names; None where it names two.
 
     Element identifiers are of all levels ("T1", "forward"): those that nobody registered say
-    nothing. A label in a tag was meant: where it is not registered the search ends.
+    nothing. A label in a tag or a sheet was meant: where it is not registered the search ends.
     """
-    for in_tag, labels in by_rule:
+    for is_meant, labels in by_rule:
         found = {vessels[label] for label in labels if label in vessels}
-        if len(found) == 1 and not (in_tag and len(labels) > 1):
+        if len(found) == 1 and not (is_meant and len(labels) > 1):
             return found.pop()
-        if found or in_tag:
+        if found or is_meant:
             return None
     return None

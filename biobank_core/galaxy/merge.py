@@ -6,7 +6,7 @@ object that would not change is not saved again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import TypeVar
@@ -14,15 +14,17 @@ from typing import TypeVar
 import msgspec
 
 from biobank_core.catalog.port import HistoryEntry
+from biobank_core.galaxy.references import UNKNOWN_REFERENCE, with_references
 from biobank_core.galaxy.translate import PARTIAL
 from biobank_core.model.base import Object
 from biobank_core.model.galaxy import GalaxyDataset
 from biobank_core.model.kinds import (
     Action,
-    Collection,
     DataObject,
     DataSample,
+    Port,
 )
+from biobank_core.model.kinds import Collection as KindOfCollection
 
 S = TypeVar("S", bound=msgspec.Struct)
 History = Callable[[str], Sequence[HistoryEntry]]
@@ -35,12 +37,14 @@ def merged(
     unassigned: str,
     history: History,
     label_is_makers: bool = False,
+    references: Collection[Port] | None = None,
 ) -> Object:
     """`old` with what `new` knows better; `old` itself where there is nothing.
 
     `unassigned` is the VID of the study for what no rule knew. `label_is_makers`: the label of
     `new` is that of the copy which the making job put out, and so comes before that of another
-    copy, unless a person changed it (`history` tells).
+    copy, unless a person changed it (`history` tells). `references` are those of the inputs of an
+    action that the rules know of: they are added (None: the rules say nothing).
     """
     result: Object = old
     match old, new:
@@ -56,17 +60,19 @@ def merged(
                 result = msgspec.structs.replace(result, label=new.label, galaxy=told)
         case DataObject(), DataObject():
             result = _filled(old, new)
-        case Collection(), Collection():
+        case KindOfCollection(), KindOfCollection():
             result = msgspec.structs.replace(
                 _filled(old, new, nested=("galaxy",)),
                 study=_study(old.study, new.study, unassigned),
             )
         case Action(), Action():
-            result = _action(old, new, unassigned)
+            result = _action(old, new, unassigned, references)
     return old if result == old else result
 
 
-def _action(old: Action, new: Action, unassigned: str) -> Action:
+def _action(
+    old: Action, new: Action, unassigned: str, references: Collection[Port] | None
+) -> Action:
     result = _filled(old, new, nested=("galaxy",))
     result = msgspec.structs.replace(result, study=_study(old.study, new.study, unassigned))
     if old.galaxy and new.galaxy and old.galaxy.tool_version is None and new.galaxy.tool_version:
@@ -91,6 +97,9 @@ def _action(old: Action, new: Action, unassigned: str) -> Action:
             without_edge=new.without_edge,
             flags=new.flags,
         )
+    if references is not None:
+        unknown = UNKNOWN_REFERENCE in new.flags
+        result = with_references(result, references, unknown=unknown)
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,12 +20,13 @@ from biobank_core.galaxy.drafts import Draft, Drafter
 from biobank_core.galaxy.gather import Gatherer
 from biobank_core.galaxy.matching import match
 from biobank_core.galaxy.records import FINAL_STATES, JobRecord, utc
+from biobank_core.galaxy.references import References, link_pending, with_references
 from biobank_core.galaxy.rules import Rules
 from biobank_core.galaxy.saving import Saver
 from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.studies import Studies
 from biobank_core.galaxy.translate import action_vid_of
-from biobank_core.model.kinds import Action, Cursor, DataObject
+from biobank_core.model.kinds import Action, ActionSetup, Cursor, DataObject
 
 # Transactions of Galaxy's end some time after the update time that they write.
 OVERLAP: Final = timedelta(minutes=10)
@@ -52,7 +53,9 @@ _WAITING_STATES: Final = (
 class Summary:
     """What a recording did, in jobs; `failed` is by job id, the other sets are VIDs of data.
 
-    `without_hash` are those that came in now, and whose file Galaxy has not hashed.
+    `unknown_references` counts jobs whose parameters name reference data that are not registered,
+    `referenced` those of earlier recordings whose references are registered now. `without_hash`
+    came in now, and Galaxy has not hashed their files.
     """
 
     seen: int = 0
@@ -61,6 +64,8 @@ class Summary:
     left_out: int = 0
     waiting: int = 0
     linked: int = 0
+    unknown_references: int = 0
+    referenced: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     unlinked: set[str] = field(default_factory=set)
     without_hash: set[str] = field(default_factory=set)
@@ -111,7 +116,10 @@ class Recorder:
         self._rules = rules
         self._by = by
         self._studies = Studies(catalog, rules, source, fallback=study)
-        self._gatherer = Gatherer(source=source, catalog=catalog, server=server)
+        self._gatherer = Gatherer(
+            source=source, catalog=catalog, server=server, sheets=rules.reads_sheets
+        )
+        self._references = References(catalog, rules)
         self._ambiguous: set[str] = set()
         self._times: dict[str, datetime] = {}
         self._not_now: Collection[str] = ()
@@ -210,6 +218,7 @@ class Recorder:
                 drafts.append(drafter.draft(job, around))
             except (BiobankError, ValueError) as exc:
                 failed[job.id or ""] = str(exc)
+        drafts = self._with_references(drafts)
         matches = match(
             self._catalog,
             self._rules,
@@ -236,6 +245,39 @@ class Recorder:
             file.sample for file in files if isinstance(file, DataObject) and file.sha256 is None
         }
         summary.unknown_studies |= self._studies.unknown
+
+    def _with_references(self, drafts: list[Draft]) -> list[Draft]:
+        if not self._rules.references:
+            return drafts
+        parameters = {
+            obj.vid: obj.parameters
+            for draft in drafts
+            for obj in draft.objects.values()
+            if isinstance(obj, ActionSetup)
+        }
+        actions = [draft.action for draft in drafts if draft.action]
+        answers = self._references.of(
+            [(action, parameters.get(action.setup or "", {})) for action in actions]
+        )
+        found: list[Draft] = []
+        for draft in drafts:
+            if draft.action and draft.action.vid in answers:
+                ports, unknown = answers[draft.action.vid]
+                after = with_references(draft.action, ports, unknown=unknown)
+                draft = replace(draft.with_action(after), references=ports)  # noqa: PLW2901
+                self.summary.unknown_references += unknown
+            found.append(draft)
+        return found
+
+    def link_references(self) -> None:
+        """Give actions of earlier recordings the references that were registered since.
+
+        Reads all actions of the server once, if the rules know of references at all.
+        """
+        if self._rules.references:
+            self.summary.referenced += link_pending(
+                self._catalog, self._rules, server=self._server, by=self._by
+            )
 
     def _first_list(self) -> list[wire.JobRow]:
         scope = self._scope
@@ -399,4 +441,5 @@ def record(
         study=study,
         by=by,
     )
+    recorder.link_references()
     return recorder.run(recorder.prepare())

@@ -20,6 +20,9 @@ UPLOAD_TOOLS: Final = frozenset({"upload1", "__DATA_FETCH__"})
 UNKNOWN_TOOL: Final = "unknown"
 
 MAX_TEXT_CHARS: Final = 1000
+# People fill them in by hand.
+MAX_SHEET_COLUMNS: Final = 1000
+SAMPLE_SHEET: Final = "sample_sheet"
 # Galaxy nests collections three or four deep; the limit keeps a hostile answer from recursing.
 MAX_COLLECTION_DEPTH: Final = 20
 
@@ -59,12 +62,20 @@ class DatasetRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ElementRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An element of a collection: a dataset (its uuid, None where unknown) or a collection."""
+    """An element of a collection: a dataset (its uuid, None where unknown) or a collection.
+
+    `columns`: (name, value) of its row in a sample sheet.
+    """
 
     identifier: str
     dataset_uuid: str | None = None
     dataset_id: str | None = None
     collection: CollectionRecord | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+
+    def leaves(self) -> tuple[ElementRecord, ...]:
+        """The datasets in it; itself where it is one."""
+        return (self,) if self.collection is None else self.collection.leaves()
 
 
 class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +92,7 @@ class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def leaves(self) -> tuple[ElementRecord, ...]:
         """All elements that are datasets, those of inner collections included, in order."""
-        found: list[ElementRecord] = []
-        for element in self.elements:
-            if element.collection is None:
-                found.append(element)
-            else:
-                found.extend(element.collection.leaves())
-        return tuple(found)
+        return tuple(leaf for element in self.elements for leaf in element.leaves())
 
 
 class DatasetEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +175,24 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def is_upload(self) -> bool:
         """Whether it brought data in from outside."""
         return self.tool_id in UPLOAD_TOOLS
+
+
+def sheet_columns(definitions: Any, row: Any) -> tuple[tuple[str, str], ...]:
+    """(name, value) of each column of a row in a sample sheet; none where the two do not fit.
+
+    `definitions` and `row` are as Galaxy has them, and not checked: a list of objects with `name`,
+    and a list of values.
+    """
+    if not isinstance(definitions, list) or not isinstance(row, list):
+        return ()
+    names = [item.get("name") if isinstance(item, dict) else None for item in definitions]
+    if len(names) != len(row) or len(row) > MAX_SHEET_COLUMNS:
+        return ()
+    return tuple(
+        (safe_text(name), safe_text(str(value))[:MAX_TEXT_CHARS])
+        for name, value in zip(names, row, strict=True)
+        if isinstance(name, str) and isinstance(value, str | int | float) and value != ""
+    )
 
 
 def safe_text(text: str) -> str:

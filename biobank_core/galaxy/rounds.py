@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,6 +23,8 @@ from biobank_core.galaxy.rules import Rules
 
 log = logging.getLogger(__name__)
 
+# Between two looks for references that were registered since: each reads all actions.
+_LOOK_BACK_S: Final = 3600.0
 # Jobs that end meanwhile wait until these are done.
 _HASHES_A_ROUND: Final = 16
 
@@ -56,6 +59,7 @@ class LiveRounds:
     _doorbell: Doorbell | None = field(default=None, repr=False)
     # Data whose hash was not there when they were recorded: Galaxy computes it after the job.
     _late: set[str] = field(default_factory=set)
+    _look_back_at: float = 0.0
     _to_compute: dict[str, Copies] | None = None
 
     def __call__(self, stopped: Callable[[], bool], not_now: frozenset[str]) -> Summary:
@@ -73,6 +77,9 @@ class LiveRounds:
             study=self.study,
             by=self.by,
         )
+        if time.monotonic() >= self._look_back_at:
+            recorder.link_references()
+            self._look_back_at = time.monotonic() + _LOOK_BACK_S
         summary = recorder.run(recorder.prepare(not_now), stopped=stopped)
         self._late |= summary.without_hash
         return summary

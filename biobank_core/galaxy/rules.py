@@ -1,7 +1,7 @@
 """Rules: which study and which biological sample Galaxy's data belong to, and what is recorded.
 
 A small YAML file; `rules.schema.json` beside this module is its JSON Schema. In a pattern `*`
-stands for any text, and `{study}` or `{sample}` for the text that is the label:
+stands for any text, and `{study}`, `{sample}` or `{reference}` for the text that is the label:
 
     version: 1
     studies:
@@ -10,7 +10,15 @@ stands for any text, and `{study}` or `{sample}` for the text that is the label:
         study: KPN
     samples:
       - tag: "biobank:{sample}"
+      - sample_sheet: tube              # a column of Galaxy's sample sheet collections
+      - sheet: run-42.tsv               # a table beside this file, with these two columns
+        identifier: file
+        sample: tube
       - element_identifier: "{sample}_assembly"
+    references:
+      - tool: bwa_mem
+        parameter: reference_source.ref_file
+        study: references
     tools:
       - tool: kleborate_typing
         category: MEASUREMENT
@@ -21,6 +29,8 @@ stands for any text, and `{study}` or `{sample}` for the text that is the label:
 
 The first study rule that gives a label decides. Sample rules are tried in order: the first whose
 pattern fits anything decides, and only when it names exactly one registered vessel of the study.
+Each reference rule makes the data that its parameter names an input of the job, when exactly one
+registered DataSample or DataCollection of the study has that label.
 """
 
 from __future__ import annotations
@@ -28,7 +38,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -40,6 +50,7 @@ from biobank_core.errors import InputError
 from biobank_core.galaxy.records import HistoryRecord, JobRecord
 from biobank_core.model.kinds import ActionCategory
 from biobank_core.model.registry import is_a, kinds
+from biobank_core.register.tables import read_table
 from biobank_core.selection import tools as tool_names
 
 MAX_FILE_BYTES: Final = 1_000_000
@@ -80,16 +91,68 @@ class StudyRule(_Part, frozen=True, kw_only=True):
 
 
 class SampleRule(_Part, frozen=True, kw_only=True):
-    """Gives the label of the vessel that a dataset came from. Exactly one pattern."""
+    """Gives the label of the vessel that a dataset came from. Exactly one of these.
+
+    `tag` and `element_identifier` are patterns. `sample_sheet` is the name of a column of Galaxy's
+    sample sheet collections. `sheet` is a table (tab-separated, a header line; a path from the
+    folder of the rules), `identifier` its column with element identifiers, `sample` the one with
+    labels. `labels` gives labels by element identifier.
+    """
 
     tag: Pattern | None = None
     element_identifier: Pattern | None = None
+    sample_sheet: Pattern | None = None
+    sheet: Pattern | None = None
+    identifier: Pattern = "identifier"
+    sample: Pattern = "sample"
+    labels: dict[str, Pattern] | None = None
 
     def __post_init__(self) -> None:
-        given = [p for p in (self.tag, self.element_identifier) if p]
-        if len(given) != 1:
-            raise ValueError("needs one of tag, element_identifier")
-        _check(given[0], "sample", needed=True)
+        patterns = [p for p in (self.tag, self.element_identifier) if p]
+        if len(patterns) + sum(map(bool, (self.sample_sheet, self.sheet, self.labels))) != 1:
+            raise ValueError("needs one of tag, element_identifier, sample_sheet, sheet, labels")
+        for pattern in patterns:
+            _check(pattern, "sample", needed=True)
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether somebody said it of this dataset; an element identifier may mean anything."""
+        return self.element_identifier is None
+
+    def labels_of(
+        self, tags: Iterable[str], identifiers: Iterable[str], columns: Iterable[tuple[str, str]]
+    ) -> tuple[str, ...]:
+        """The labels that it finds; `columns` are (name, value) of sample sheets."""
+        if self.tag is not None:
+            return _labels(self.tag, tags, None)
+        if self.element_identifier is not None:
+            return _labels(self.element_identifier, identifiers, None)
+        if self.labels is not None:
+            return _distinct(self.labels[i] for i in identifiers if i in self.labels)
+        return _distinct(value for name, value in columns if name == self.sample_sheet)
+
+
+class ReferenceRule(_Part, frozen=True, kw_only=True):
+    """A parameter that names reference data: its value gives the label of what was registered.
+
+    `parameter` is a name as in the recorded setup, nested ones joined by dots; `value` a pattern
+    of what it holds. `study` is the label of the study of the reference; without, the job's.
+    """
+
+    parameter: Pattern
+    tool: Pattern = "*"
+    value: Pattern = "{reference}"
+    study: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.value, "reference", needed=True)
+
+    def labels_of(self, tool_id: str, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The labels that the parameter's values give."""
+        if not _is_tool(tool_id, self.tool):
+            return ()
+        texts = (text for text in values_of(parameters, self.parameter) if text not in _NOTHING)
+        return _labels(self.value, texts, None)
 
 
 class ToolRule(_Part, frozen=True, kw_only=True):
@@ -129,6 +192,7 @@ class Rules(_Part, frozen=True, kw_only=True):
         SampleRule(tag="biobank:{sample}"),
         SampleRule(element_identifier="{sample}"),
     )
+    references: tuple[ReferenceRule, ...] = ()
     tools: tuple[ToolRule, ...] = ()
     include: Choice = Choice()
     exclude: Choice = Choice()
@@ -150,17 +214,23 @@ class Rules(_Part, frozen=True, kw_only=True):
         return None
 
     def sample_labels(
-        self, tags: Iterable[str], identifiers: Iterable[str]
+        self,
+        tags: Iterable[str],
+        identifiers: Iterable[str],
+        columns: Iterable[tuple[str, str]] = (),
     ) -> tuple[tuple[bool, tuple[str, ...]], ...]:
-        """(whether it is a tag's, labels) of each rule that finds any."""
-        all_tags, all_identifiers = tuple(sorted(tags)), tuple(sorted(identifiers))
-        found = (
-            (True, _labels(rule.tag, all_tags, None))
-            if rule.tag
-            else (False, _labels(rule.element_identifier or "", all_identifiers, None))
-            for rule in self.samples
-        )
+        """(whether it was said of this dataset, labels) of each rule that finds any.
+
+        `columns` are (name, value) of the rows of Galaxy's sample sheets.
+        """
+        seen = tuple(sorted(tags)), tuple(sorted(identifiers)), tuple(sorted(columns))
+        found = ((rule.is_meant, rule.labels_of(*seen)) for rule in self.samples)
         return tuple(item for item in found if item[1])
+
+    @property
+    def reads_sheets(self) -> bool:
+        """Whether the columns of Galaxy's sample sheets are asked for."""
+        return any(rule.sample_sheet is not None for rule in self.samples)
 
     def tool(self, tool_id: str) -> ToolRule | None:
         """The first rule for this tool."""
@@ -208,10 +278,44 @@ def load_rules(path: str | None) -> Rules:
     except (yaml.YAMLError, RecursionError) as exc:
         raise InputError("not the YAML of rules", file=path) from exc
     try:
-        return msgspec.convert(content if content is not None else {}, Rules)
+        rules = msgspec.convert(content if content is not None else {}, Rules)
     except msgspec.ValidationError as exc:
         what, _, place = str(exc).partition(" - at `$")
         raise InputError(what, file=path, field=place.strip("`.") or None) from exc
+    samples = tuple(_with_sheet(rule, file.parent) for rule in rules.samples)
+    return msgspec.structs.replace(rules, samples=samples)
+
+
+def _with_sheet(rule: SampleRule, folder: Path) -> SampleRule:
+    """The rule with the labels of its sheet instead of the sheet's name."""
+    if rule.sheet is None:
+        return rule
+    table = read_table(str(folder / rule.sheet))
+    if table.problems:
+        raise table.problems[0]
+    for column in (rule.identifier, rule.sample):
+        if column not in table.columns:
+            has = ", ".join(table.columns)
+            raise InputError(
+                f"has no such column; it has {has}", file=table.file, line=1, field=column
+            )
+    labels: dict[str, str] = {}
+    for row in table.rows:
+        identifier, label = row.cells.get(rule.identifier), row.cells.get(rule.sample)
+        if identifier is None or label is None:
+            continue  # not said
+        if labels.setdefault(identifier, label) != label:
+            raise InputError(
+                f"{identifier!r} stands here with another sample than before: "
+                f"{labels[identifier]!r}",
+                file=table.file,
+                line=row.line,
+                field=rule.sample,
+                value=label,
+            )
+    if not labels:
+        raise InputError("no row has both columns", file=table.file)
+    return SampleRule(labels=labels)
 
 
 def json_schema() -> dict[str, Any]:
@@ -244,7 +348,7 @@ class _Loader(yaml.SafeLoader):
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*|\{study\}|\{sample\})", pattern)
+    parts = re.split(r"(\*|\{study\}|\{sample\}|\{reference\})", pattern)
     regex = "".join(
         ".*" if part == "*" else "(?P<label>.+)" if part in _PLACES else re.escape(part)
         for part in parts
@@ -252,7 +356,40 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(regex, re.DOTALL)
 
 
-_PLACES: Final = frozenset({"{study}", "{sample}"})
+_PLACES: Final = frozenset({"{study}", "{sample}", "{reference}"})
+# What Galaxy's forms hold where nothing was chosen.
+_NOTHING: Final = frozenset({"", "?", "None"})
+
+
+def values_of(parameters: Any, name: str) -> Iterator[str]:
+    """The texts that the dotted `name` leads to; each one of a list, or of a repeat.
+
+    A name may itself hold dots: every way to read it is tried, as in `selection.uses`.
+    """
+    if isinstance(parameters, list | tuple):
+        for item in parameters:
+            yield from values_of(item, name)
+        return
+    if not isinstance(parameters, Mapping):
+        return
+    if name in parameters:
+        yield from _texts(parameters[name])
+    end = name.find(".")
+    while end >= 0:
+        yield from values_of(parameters.get(name[:end]), name[end + 1 :])
+        end = name.find(".", end + 1)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _distinct(labels: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(labels))
 
 
 def _labels(pattern: str, texts: Iterable[str], fixed: str | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -12,6 +12,7 @@ from biobank_core.catalog.port import Catalog, Save, Versioned
 from biobank_core.errors import CycleError, DuplicateError, InputError, StaleVersionError
 from biobank_core.galaxy.drafts import Draft
 from biobank_core.galaxy.merge import merged
+from biobank_core.galaxy.references import with_references
 from biobank_core.galaxy.translate import PARTIAL, without_cycle
 from biobank_core.model.base import Object
 from biobank_core.model.kinds import (
@@ -78,14 +79,12 @@ class Saver:
                 action = draft.action
                 if action is None or not action.outputs or not isinstance(exc, CycleError):
                     return Saved(failed={draft.job_id: str(exc)})
+                if draft.references:
+                    draft = _without_references(draft, action)
+                    continue
                 made = {port.object for port in action.outputs}
                 action = without_cycle(action, made.intersection(exc.vids) or made)
-                draft = Draft(
-                    draft.job_id,
-                    action,
-                    {**draft.objects, action.vid: action},
-                    draft.makers_labels,
-                )
+                draft = draft.with_action(action)
 
     def _save_together(self, drafts: Sequence[Draft], cursor: Cursor | None) -> Saved:
         for attempt in range(_TRIES):
@@ -151,6 +150,7 @@ class Saver:
             unassigned=self.unassigned,
             history=self.catalog.history,
             label_is_makers=new.vid in draft.makers_labels,
+            references=draft.references,
         )
 
     def _with_registered_device(self, draft: Draft) -> Draft:
@@ -169,7 +169,16 @@ class Saver:
             return draft
         action = msgspec.structs.replace(action, device=vid)
         objects = {v: obj for v, obj in draft.objects.items() if v != device.vid}
-        return Draft(draft.job_id, action, {**objects, action.vid: action}, draft.makers_labels)
+        return replace(draft, action=action, objects={**objects, action.vid: action})
+
+
+def _without_references(draft: Draft, action: Action) -> Draft:
+    """What its parameters name came from what it made: nobody can have meant that."""
+    references = draft.references or ()
+    inputs = tuple(port for port in action.inputs if port not in references)
+    action = msgspec.structs.replace(action, inputs=inputs)
+    draft = replace(draft, references=())
+    return draft.with_action(with_references(action, (), unknown=True))
 
 
 def _named(draft: Draft) -> set[str]:

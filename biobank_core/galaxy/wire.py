@@ -118,6 +118,8 @@ class Element(msgspec.Struct, frozen=True):
     element_identifier: Name
     element_type: Name | None = None
     object: ElementObject | None = None
+    # The row of a sample sheet; read by `records.sheet_columns`.
+    columns: Any = None
 
 
 class ElementObject(msgspec.Struct, frozen=True):
@@ -143,6 +145,7 @@ class Hdca(msgspec.Struct, frozen=True):
     tags: list[Name] = []
     elements: list[Element] = []
     element_count: int | None = None
+    column_definitions: Any = None
 
 
 class CollectionElement(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -12,7 +13,7 @@ import yaml
 from biobank_core.errors import InputError
 from biobank_core.galaxy import rules as module
 from biobank_core.galaxy.records import HistoryRecord
-from biobank_core.galaxy.rules import Rules, json_schema, load_rules
+from biobank_core.galaxy.rules import Rules, SampleRule, json_schema, load_rules, values_of
 from biobank_core.model.kinds import ActionCategory
 
 EXAMPLE = """
@@ -25,7 +26,15 @@ studies:
     study: KPN
 samples:
   - tag: "biobank:{sample}"
+  - sample_sheet: tube
+  - labels: {SRR1: T7, SRR2: T8}
   - element_identifier: "{sample}_assembly"
+references:
+  - tool: bwa_mem
+    parameter: reference_source.ref_file
+    value: "/data/{reference}.fa"
+    study: references
+  - parameter: dbkey
 tools:
   - tool: kleborate_typing
     category: MEASUREMENT
@@ -68,6 +77,63 @@ def test_without_a_file_the_rules_are_tag_and_element_identifier() -> None:
     assert rules.sample_labels(["biobank:A"], ["B"]) == ((True, ("A",)), (False, ("B",)))
     assert rules.study_of(history("x", "study:X"), []) is None
     assert rules.wants(tool_id="t", user=None, history=None)
+
+
+def test_a_sample_is_named_by_tag_sheet_column_or_element_identifier(tmp_path: Path) -> None:
+    rules = load_rules(written(tmp_path, EXAMPLE))
+    found = rules.sample_labels(
+        ["biobank:T1"], ["SRR2", "T9_assembly", "forward"], [("tube", "T3"), ("lane", "4")]
+    )
+    assert found == ((True, ("T1",)), (True, ("T3",)), (True, ("T8",)), (False, ("T9",)))
+    assert rules.sample_labels([], ["other"], [("lane", "4")]) == ()
+    assert rules.reads_sheets
+    assert not Rules().reads_sheets
+
+
+def test_a_sheet_beside_the_rules_names_samples_by_element_identifier(tmp_path: Path) -> None:
+    (tmp_path / "run.tsv").write_text("lane\tfile\ttube\n1\tf1\tT1\n2\tf2\t\n3\tf1\tT1\n")
+    text = "samples:\n  - {sheet: run.tsv, identifier: file, sample: tube}\n"
+    rules = load_rules(written(tmp_path, text))
+    assert rules.sample_labels([], ["f1"]) == ((True, ("T1",)),)
+    assert rules.sample_labels([], ["f2"]) == ()
+    before = rules.fingerprint()
+    (tmp_path / "run.tsv").write_text("file\ttube\nf1\tT2\n")
+    assert load_rules(written(tmp_path, text)).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        ("file\ttube\nf1\tT1\nf1\tT2\n", "line 3.*another sample than before"),
+        ("file\tother\nf1\tT1\n", "no such column"),
+        ("file\ttube\n", "no row"),
+        ("file\ttube\nf1\n", "line 2.*1 cells"),
+        (None, "can't be read"),
+    ],
+)
+def test_a_sheet_that_is_wrong_is_an_error_that_names_it(
+    tmp_path: Path, table: str | None, word: str
+) -> None:
+    if table is not None:
+        (tmp_path / "run.tsv").write_text(table)
+    text = "samples:\n  - {sheet: run.tsv, identifier: file, sample: tube}\n"
+    with pytest.raises(InputError, match=rf"run\.tsv.*{word}"):
+        load_rules(written(tmp_path, text))
+
+
+def test_parameters_name_references_at_any_depth_and_in_lists(tmp_path: Path) -> None:
+    rules = load_rules(written(tmp_path, EXAMPLE))
+    ref_file, dbkey = rules.references
+    nested = {"reference_source": {"ref_file": "/data/hg38.fa"}, "dbkey": "hg19"}
+    assert ref_file.labels_of("toolshed/repos/x/bwa/bwa_mem/0.7", nested) == ("hg38",)
+    assert ref_file.labels_of("bowtie2", nested) == ()
+    assert dbkey.labels_of("anything", nested) == ("hg19",)
+    assert dbkey.labels_of("anything", {"dbkey": ["a", "b", "a"]}) == ("a", "b")
+    assert dbkey.labels_of("anything", {"dbkey": "?"}) == ()
+    repeats = {"genomes": [{"dbkey": "x"}, {"dbkey": None}, {"dbkey": "y"}]}
+    assert list(values_of(repeats, "genomes.dbkey")) == ["x", "y"]
+    assert list(values_of({"a.b": {"c": "1"}}, "a.b.c")) == ["1"]
+    assert list(values_of(nested, "reference_source")) == []
 
 
 def test_tools_are_named_as_people_do(tmp_path: Path) -> None:
@@ -150,3 +216,15 @@ def test_equal_rules_have_equal_fingerprints(tmp_path: Path) -> None:
     one = load_rules(written(tmp_path, EXAMPLE))
     other = load_rules(written(tmp_path, EXAMPLE + "# a comment\n"))
     assert one.fingerprint() == other.fingerprint() != Rules().fingerprint()
+
+
+def test_the_documented_rules_are_rules(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    rules = load_rules(written(tmp_path, example))
+    jsonschema.validate(yaml.safe_load(example), json_schema())
+    for name in Rules.__struct_fields__:
+        assert name == "version" or f"**{name}**" in text, name
+        assert getattr(rules, name) != getattr(Rules(), name) or name == "version", name
+    for name in SampleRule.__struct_fields__:
+        assert f"`{name}`" in text, name
