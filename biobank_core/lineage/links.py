@@ -71,10 +71,17 @@ def part_of(event: IndexEvent) -> Part:
 
 def ends(members: Iterable[Member]) -> tuple[End, ...]:
     """The nodes in the order they first come, each once with its roles sorted."""
-    roles: dict[str, set[str]] = {}
+    roles: dict[str, tuple[str, ...]] = {}
+    several: dict[str, set[str]] = {}
     for member in members:
-        roles.setdefault(member.node, set()).add(member.role)
-    return tuple((node, tuple(sorted(names))) for node, names in roles.items())
+        node = member.node
+        if node not in roles:
+            roles[node] = (member.role,)
+        else:  # few are named twice
+            several.setdefault(node, set(roles[node])).add(member.role)
+    for node, names in several.items():
+        roles[node] = tuple(sorted(names))
+    return tuple(roles.items())
 
 
 def implicit_vid(action: str) -> str:
@@ -84,7 +91,7 @@ def implicit_vid(action: str) -> str:
 
 def _part_of_action(event: ActionEvent) -> Part:
     inputs, outputs = ends(event.inputs), ends(event.outputs)
-    made = tuple(node for node, _ in outputs)
+    made = tuple([node for node, _ in outputs])
     if not outputs:
         return Part(uses=inputs)
     if not inputs:

@@ -34,37 +34,44 @@ def project(obj: Object, *, version: int, log: str) -> IndexEvent | None:
     """
     if isinstance(obj, Tombstone):
         return _deleted(obj, version=version, log=log)
-    common: dict[str, Any] = {"log": log, "vid": obj.vid, "version": version}
     match obj:
         case Action():
             return ActionEvent(
-                **common,
+                log=log,
+                vid=obj.vid,
+                version=version,
                 category=obj.category.value,
                 device=obj.device,
                 setup=obj.setup,
                 study=obj.study,
                 status=obj.status.value,
                 end=obj.end,
-                inputs=tuple(Member(port.role, port.object) for port in obj.inputs),
-                outputs=tuple(Member(port.role, port.object) for port in obj.outputs),
+                inputs=tuple([Member(port.role, port.object) for port in obj.inputs]),
+                outputs=tuple([Member(port.role, port.object) for port in obj.outputs]),
             )
         case Device():
-            return DeviceEvent(**common, label=obj.label, release=obj.release)
+            return DeviceEvent(
+                log=log, vid=obj.vid, version=version, label=obj.label, release=obj.release
+            )
         case Supersession():
-            return SupersessionEvent(**common, new=obj.new, old=obj.old)
-        case DataCollection() | VesselsCollection():
-            members = tuple(Member(item.role, item.object) for item in obj.items)
-            return NodeEvent(
-                **common, kind=obj.kind, label=obj.label, study=obj.study, members=members
+            return SupersessionEvent(
+                log=log, vid=obj.vid, version=version, new=obj.new, old=obj.old
             )
-        case _ if is_node(obj.kind):
-            return NodeEvent(
-                **common,
-                kind=obj.kind,
-                label=getattr(obj, "label", ""),
-                study=getattr(obj, "study", None),
-            )
-    return None
+    kind = obj.kind
+    if not is_node(kind):
+        return None
+    members: tuple[Member, ...] = ()
+    if isinstance(obj, DataCollection | VesselsCollection):
+        members = tuple([Member(item.role, item.object) for item in obj.items])
+    return NodeEvent(
+        log=log,
+        vid=obj.vid,
+        version=version,
+        kind=kind,
+        label=getattr(obj, "label", ""),
+        study=getattr(obj, "study", None),
+        members=members,
+    )
 
 
 def in_graph(kind: str) -> bool:

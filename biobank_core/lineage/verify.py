@@ -17,6 +17,7 @@ from typing import Final
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.errors import StorageError
+from biobank_core.garbage import no_collector
 from biobank_core.lineage import rows
 from biobank_core.lineage.follow import BATCH, KeepsPosition, catch_up, rebuild
 from biobank_core.lineage.links import implicit_vid
@@ -102,14 +103,15 @@ def _differing(catalog: Catalog, index: LineageIndex, advance: rows.Advance) -> 
     """The buckets in which the two sides differ -> how many rows they have on both."""
     sums, counts = [0] * _BUCKETS, [0] * _BUCKETS
     key_of = rows.bucket_key
-    for row, _, _ in rows.expected(catalog, index, advance):
-        bucket = hash(key_of[type(row)](row)) % _BUCKETS
-        sums[bucket] += hash(row)
-        counts[bucket] += 1
-    for row in rows.held(catalog, index):
-        bucket = hash(key_of[type(row)](row)) % _BUCKETS
-        sums[bucket] -= hash(row)
-        counts[bucket] += 1
+    with no_collector():
+        for row, _, _ in rows.expected(catalog, index, advance):
+            bucket = hash(key_of[type(row)](row)) % _BUCKETS
+            sums[bucket] += hash(row)
+            counts[bucket] += 1
+        for row in rows.held(catalog, index):
+            bucket = hash(key_of[type(row)](row)) % _BUCKETS
+            sums[bucket] -= hash(row)
+            counts[bucket] += 1
     return {bucket: counts[bucket] for bucket, rest in enumerate(sums) if rest}
 
 

@@ -119,11 +119,17 @@ class SqliteLineage(LineageIndex):
         """
 
         def take_in(events: list[IndexEvent]) -> None:
-            self.apply(events)
+            # In the catalog's transaction, which ends with any error of ours: no need of another.
+            connection = self._file.connection
+            write.take_in(connection, events)
+            set_aside.end(connection, events)
             head = dict(catalog.head())
-            before = self.position()
-            if sum(head.values()) == sum(before.values()) + 1:
-                self.set_position(head)
+            if sum(head.values()) == sum(self.position().values()) + 1:
+                connection.executemany(
+                    "INSERT INTO lineage_position VALUES (?, ?)"
+                    " ON CONFLICT DO UPDATE SET number = excluded.number",
+                    head.items(),
+                )
 
         catalog.listeners.append(take_in)
 

@@ -289,13 +289,16 @@ class _Chunk:
 
     def _groups(self, names: frozenset[str]) -> int:
         text = json.dumps(sorted(names))
-        self._connection.execute(
-            "INSERT INTO lineage_groups (names) VALUES (?) ON CONFLICT DO NOTHING", (text,)
-        )
+        known = self._connection.execute(
+            "SELECT id FROM lineage_groups WHERE names = ?", (text,)
+        ).fetchone()
         return int(
-            self._connection.execute(
-                "SELECT id FROM lineage_groups WHERE names = ?", (text,)
-            ).fetchone()[0]
+            (
+                known
+                or self._connection.execute(
+                    "INSERT INTO lineage_groups (names) VALUES (?) RETURNING id", (text,)
+                ).fetchone()
+            )[0]
         )
 
 
