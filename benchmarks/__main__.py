@@ -15,7 +15,7 @@ from typing import Final
 from benchmarks.report import append
 from benchmarks.workspace import Figure, Workspace
 
-SUBJECTS: Final = ("start", "commit", "load", "keeping", "lineage", "selecting")
+SUBJECTS: Final = ("start", "commit", "load", "keeping", "lineage", "selecting", "recording")
 _HEADER: Final = (
     "| what | ours | raw sqlite3 | ratio | aim | |",
     "|---|---:|---:|---:|---:|---|",
