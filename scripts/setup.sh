@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Install what `make test` or `make demo` needs: Debian packages, then .venv, then Galaxy.
-# Usage: scripts/setup.sh test|demo. A second run changes nothing and takes a second.
+# Install what a goal of the Makefile needs: Debian packages, then .venv, then the servers.
+# Usage: scripts/setup.sh test|demo|demo-full|services. A second run takes a second.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-goal=${1:?usage: scripts/setup.sh test|demo}
+goal=${1:?usage: scripts/setup.sh test|demo|demo-full|services}
 python=${PYTHON:-python3}
-packages=(graphviz postgresql)
-if [[ $goal == demo ]]; then
-  packages+=(kleborate kleborate-examples mash minimap2 ncbi-blast+)
-fi
+galaxy=(graphviz postgresql)
+genomes=(kleborate kleborate-examples mash minimap2 ncbi-blast+)
+# Neo4j itself comes from Maven Central into the cache folder.
+sync=(rabbitmq-server maven default-jre-headless)
+case $goal in
+  test) packages=("${galaxy[@]}" "${sync[@]}") ;;
+  demo) packages=("${galaxy[@]}" "${genomes[@]}") ;;
+  demo-full) packages=("${galaxy[@]}" "${genomes[@]}" "${sync[@]}") ;;
+  services) packages=("${sync[@]}") ;;
+  *) echo "unknown goal: $goal" >&2; exit 2 ;;
+esac
 
 say() { printf '==> %s\n' "$*" >&2; }
 
@@ -28,9 +35,17 @@ if ((${#missing[@]})); then
     say "These Debian packages are missing: ${missing[*]}"
     say "Nothing was changed. Install them, then start again:"
     say "    sudo apt-get update && sudo ${install[*]}"
+    say "(Debian starts the servers among them; they may be stopped: ours are started apart.)"
     exit 2
   fi
   say "Installing Debian packages: ${missing[*]}"
+  # Debian starts a server that it installs. Ours run in folders of their own, on request only.
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
   apt-get update >&2
   DEBIAN_FRONTEND=noninteractive "${install[@]}" >&2
 fi
@@ -50,11 +65,16 @@ if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
   say "Installing the project into .venv"
   rm -f "$stamp"
   [[ -x .venv/bin/python ]] && .venv/bin/python -c 'import pip' || "$python" -m venv --clear .venv
-  .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev]' >&2
+  .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev,neo4j,sync]' >&2
   printf '%s\n' "$wanted" >"$stamp"
 fi
 
-.venv/bin/python -m tests.servers.setup_galaxy >&2
-if [[ $goal == demo ]]; then
+if [[ $goal != services ]]; then
+  .venv/bin/python -m tests.servers.setup_galaxy >&2
+fi
+if [[ $goal != demo ]]; then
+  .venv/bin/python -c 'from tests.servers.neo4j import jars; jars()' >&2
+fi
+if [[ $goal == demo* ]]; then
   .venv/bin/python -m examples.demo.prepare >&2
 fi

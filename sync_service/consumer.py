@@ -84,6 +84,7 @@ class Consumer:
         self._tries = Tries(told=metrics.tries.inc)
         self._held: dict[int, _Held] = {}
         self._blamed = 0
+        self._applied_in_all = 0
         self._back_off = BackOff(stopping)
 
     def run(self) -> None:
@@ -98,6 +99,8 @@ class Consumer:
                 self._metrics.reconnects.labels(self._part.name).inc()
                 self._part.is_held_up(str(exc))
                 self._back_off.pause()
+        count = self._applied_in_all
+        log.info("applied %d messages in all", count, extra={"applied": count})
 
     def _serve(self, index: LineageIndex, session: Session) -> None:
         # What an earlier connection held has gone back into the queue.
@@ -181,6 +184,7 @@ class Consumer:
                 lag_s = max(0.0, (now - item.time).total_seconds())
                 self._metrics.commit_to_applied.observe(lag_s)
         if outcome.applied:
+            self._applied_in_all += len(outcome.applied)
             self._metrics.applied.inc(len(outcome.applied))
             self._metrics.batches.inc()
             self._part.moved()

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 # What `extra` may bring; all else that a record holds is Python's own.
-_EXTRAS: Final = ("part", "message_id", "tries", "by")
+_EXTRAS: Final = ("part", "message_id", "tries", "by", "applied")
 
 
 class JsonLines(logging.Formatter):

@@ -15,7 +15,7 @@ from typing import Final
 from biobank_core.catalog.port import Catalog
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.config import Settings
-from biobank_core.errors import ConfigurationError
+from biobank_core.errors import BiobankError, ConfigurationError
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.registry import open_index
 from sync_service import consumer as consuming
@@ -60,7 +60,7 @@ def open_sync_index(settings: Settings) -> LineageIndex:
             "an index in the catalog's own file is in step without a service; name one of its own "
             "with --index or BIOBANK_INDEX, such as neo4j://neo4j.example.org"
         )
-    return open_index(settings.index)
+    return open_index(settings.index, settings=settings)
 
 
 @dataclass
@@ -170,7 +170,10 @@ class Service:
             try:
                 run()
             # A part that can't go on ends the process: who supervises it starts a new one.
-            except BaseException as exc:  # noqa: BLE001
+            except BaseException as exc:
+                if not isinstance(exc, BiobankError):
+                    # A bug: nobody is there to run a service again with BIOBANK_DEBUG=1.
+                    log.critical("%s ended by a bug", name, exc_info=exc)
                 self.failures.append(exc)
                 self.stopping.set()
 

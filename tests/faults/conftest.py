@@ -11,6 +11,7 @@ import pytest
 from benchmarks.report import append
 from tests.faults.killing import Killer
 from tests.faults.sync_lab import SyncLab
+from tests.servers.neo4j import Neo4jServer
 from tests.servers.rabbitmq import RabbitMQServer
 
 _killers: list[tuple[str, Killer]] = []
@@ -26,9 +27,12 @@ def killer(request: pytest.FixtureRequest) -> Killer:
 
 @pytest.fixture
 def sync_lab(
-    request: pytest.FixtureRequest, tmp_path: Path, rabbitmq: RabbitMQServer
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    rabbitmq: RabbitMQServer,
+    neo4j: Neo4jServer,
 ) -> Iterator[SyncLab]:
-    lab = SyncLab(tmp_path, rabbitmq, name=request.node.name)
+    lab = SyncLab(tmp_path, rabbitmq, neo4j=neo4j, name=request.node.name)
     try:
         yield lab
     finally:

@@ -7,6 +7,7 @@ BIOBANK_SYNC_FAULT_ROUNDS: how many kills a test wants (default 2).
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from benchmarks import world
 from biobank_core.catalog.port import Catalog, Delete, Save
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.config import Settings, load_settings
@@ -38,12 +40,12 @@ from biobank_core.model.kinds import (
     Study,
     Supersession,
 )
-from benchmarks import world
 from sync_service import topology
 from sync_service.broker import Session
 from sync_service.dead_letters import DeadLetter, letters
 from sync_service.topology import BrokerAddress
 from tests.faults.killing import SEED, environment
+from tests.servers.neo4j import Neo4jServer
 from tests.servers.rabbitmq import RabbitMQServer
 
 ROUNDS: Final = int(os.environ.get("BIOBANK_SYNC_FAULT_ROUNDS", "2"))
@@ -131,9 +133,7 @@ class SyncLab:
         folder: Path,
         rabbitmq: RabbitMQServer,
         *,
-        index_url: str | None = None,
-        index_environment: Mapping[str, str] | None = None,
-        broker_url: str | None = None,
+        neo4j: Neo4jServer | None,
         name: str = "",
     ) -> None:
         print(f"BIOBANK_FAULT_SEED={SEED}")
@@ -141,15 +141,14 @@ class SyncLab:
         self.changes = Changes(f"{SEED} {name} changes")
         self.folder = folder
         self.rabbitmq = rabbitmq
+        self.neo4j = neo4j
         self._environment = {
             **environment(folder),
             **rabbitmq.environment,
-            **(index_environment or {}),
+            **(neo4j.environment if neo4j else {}),
             "BIOBANK_CATALOG": f"sqlite:///{folder}/c.db",
-            "BIOBANK_INDEX": index_url or f"sqlite:///{folder}/i.db",
+            "BIOBANK_INDEX": neo4j.url if neo4j else f"sqlite:///{folder}/i.db",
         }
-        if broker_url:
-            self._environment["BIOBANK_BROKER"] = broker_url
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.catalog = open_catalog(self.settings.catalog, create=True)
         with self.index() as index:
@@ -161,8 +160,10 @@ class SyncLab:
 
     @property
     def settings(self) -> Settings:
-        """What the processes of the lab are given; by the direct way to the broker."""
+        """What the processes of the lab are given, but for the direct ways to the servers."""
         given = {**self._environment, **self.rabbitmq.environment}
+        if self.neo4j:
+            given["BIOBANK_INDEX"] = self.neo4j.url
         return load_settings(environment=given)
 
     @property
@@ -173,7 +174,7 @@ class SyncLab:
     def index(self) -> LineageIndex:
         """The index, opened."""
         assert self.settings.index is not None
-        return open_index(self.settings.index)
+        return open_index(self.settings.index, settings=self.settings)
 
     def session(self) -> Session:
         """A session at the broker."""
@@ -183,7 +184,7 @@ class SyncLab:
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start `biobank-sync run`; its part is what the name begins with (`relay 2`)."""
-        part = name.split()[0]
+        part = name.split(maxsplit=1)[0]
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             process = subprocess.Popen(
@@ -216,6 +217,24 @@ class SyncLab:
     def log(self, name: str) -> str:
         """What it has said."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def use_broker(self, url: str) -> None:
+        """Let the processes that are started from now on reach RabbitMQ at this address."""
+        self._environment["BIOBANK_BROKER"] = url
+
+    def use_index(self, url: str) -> None:
+        """The same for the index."""
+        self._environment["BIOBANK_INDEX"] = url
+
+    def applied(self, name: str) -> int:
+        """How many messages a consumer that has ended had applied, as it says at its end."""
+        told = [json.loads(line) for line in self.log(name).splitlines()]
+        return sum(line.get("applied", 0) for line in told)
+
+    def queue_is_empty(self) -> bool:
+        """Whether no message waits; those that a consumer holds are not seen."""
+        with self.session() as session:
+            return session.depth(topology.QUEUE) == 0
 
     def close(self) -> None:
         """End what still runs."""
