@@ -30,18 +30,24 @@ class Stores:
 
 
 @contextmanager
-def open_stores(settings: Settings, *, write: bool, up_to_date: bool = True) -> Iterator[Stores]:
+def open_stores(
+    settings: Settings, *, write: bool, up_to_date: bool = True, init: bool = False
+) -> Iterator[Stores]:
     """The stores that the settings name, closed at the end of the block.
 
     With `write` a missing SQLite catalog is made, folder and all; else it is refused with
-    InputError. An index in a file of its own is first brought up to date from the catalog's feed,
-    unless `up_to_date` is False (who makes the index anew, or looks for damage first).
+    InputError. A catalog on a server is only made with `init`. An index in a file of its own is
+    first brought up to date from the catalog's feed, unless `up_to_date` is False (who makes the
+    index anew, or looks for damage first).
     """
     from biobank_core.lineage.follow import catch_up  # noqa: PLC0415  # see `Lineage` above
     from biobank_core.lineage.service import Lineage  # noqa: PLC0415
 
     with ExitStack() as opened:
-        catalog = opened.enter_context(open_catalog(settings.catalog, create=write))
+        create = init or (write and settings.catalog.startswith("sqlite:"))
+        catalog = opened.enter_context(
+            open_catalog(settings.catalog, create=create, settings=settings)
+        )
         url = settings.index or _own_index(catalog)
         index = opened.enter_context(open_index(url, catalog=catalog, settings=settings))
         if up_to_date:

@@ -1,4 +1,8 @@
-"""Opens a catalog by its URL; the only place that knows which drivers there are."""
+"""Opens a catalog by its URL; the only place that knows which drivers there are.
+
+A driver's entry point is `open_catalog(url, *, create, account)`: `account` gives the user's name
+and the secrets that the settings hold, by the name of their environment variable.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from biobank_core.catalog.port import Catalog
+from biobank_core.config import Settings, load_settings
 from biobank_core.errors import ConfigurationError, InputError
 
 GROUP: Final = "biobank.catalogs"
 
-# The driver that is always there, also where the package is not installed but only on the path.
-_BUILT_IN: Final = {"sqlite": "biobank_core.catalog.sqlite:open_catalog"}
+# The drivers that are always there, also where the package is not installed but only on the path.
+_BUILT_IN: Final = {
+    "sqlite": "biobank_core.catalog.sqlite:open_catalog",
+    "omero": "biobank_core.catalog.omero:open_catalog",
+}
 # Drivers that come with an extra of galaxy-biobank.
 _EXTRAS: Final = {"omero": "omero"}
 
@@ -22,15 +30,22 @@ def schemes() -> list[str]:
     return sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
-def open_catalog(url: str, *, create: bool = False) -> Catalog:
+def open_catalog(url: str, *, create: bool = False, settings: Settings | None = None) -> Catalog:
     """The catalog at this URL, with the newest schema; made if missing where `create` allows.
 
+    `settings`: where a server's user and password come from; None: from the environment.
     Raises InputError for a URL that no driver knows or a catalog that is not there.
     """
     scheme, mark, _ = url.partition("://")
     if not mark:
         raise InputError("a catalog is named by a URL such as sqlite:///file.db", value=url)
-    catalog: Catalog = _opener(scheme)(url, create=create)
+    opener = _opener(scheme)
+    catalog: Catalog
+    if scheme == "sqlite":  # a file asks for no account
+        catalog = opener(url, create=create)
+    else:
+        account = (settings or load_settings()).account
+        catalog = opener(url, create=create, account=account)
     return catalog
 
 

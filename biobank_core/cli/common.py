@@ -90,15 +90,17 @@ def settings_of(ctx: click.Context) -> Settings:
 
 
 @contextmanager
-def stores_of(ctx: click.Context, *, write: bool, up_to_date: bool = True) -> Iterator[Stores]:
+def stores_of(
+    ctx: click.Context, *, write: bool, up_to_date: bool = True, init: bool = False
+) -> Iterator[Stores]:
     """The opened catalog, index and lineage (`stores.Stores`) of this command line.
 
-    With `write` a missing SQLite catalog is made; else it is refused (InputError). `up_to_date` as
-    of `open_stores`.
+    With `write` a missing SQLite catalog is made; else it is refused (InputError). `up_to_date` and
+    `init` as of `open_stores`.
     """
     from biobank_core.stores import open_stores  # noqa: PLC0415
 
-    with open_stores(settings_of(ctx), write=write, up_to_date=up_to_date) as stores:
+    with open_stores(settings_of(ctx), write=write, up_to_date=up_to_date, init=init) as stores:
         yield stores
 
 

@@ -15,5 +15,5 @@ def command(ctx: click.Context) -> None:
 
     What is in it stays. Prints the catalog's address.
     """
-    with stores_of(ctx, write=True) as stores:
+    with stores_of(ctx, write=True, init=True) as stores:
         click.echo(stores.catalog.url)

@@ -1,0 +1,115 @@
+"""The change feed and the history of objects, both read from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from biobank_core.catalog.omero import mapping
+from biobank_core.catalog.omero.log import Commit, Log, commits_named
+from biobank_core.catalog.omero.names import (
+    HISTORY,
+    LOG_PAGE,
+    PAGE,
+    parse_description,
+    version_name,
+)
+from biobank_core.catalog.omero.rows import Full, Scope
+from biobank_core.catalog.omero.session import pages
+from biobank_core.catalog.port import (
+    ChangedObject,
+    ChangeKind,
+    CommittedUnit,
+    HistoryEntry,
+    Position,
+)
+from biobank_core.errors import StorageError
+from biobank_core.model.registry import NOT_IN_FEED
+
+
+def changes(logs: Sequence[Log], since: Position) -> Iterator[CommittedUnit]:
+    """The units of all logs after `since`, one log after the other."""
+    position = dict(since)
+    for log in logs:
+        for commit in log.after(position.get(log.uuid, 0)):
+            if commit.unit.feed != commit.number:
+                continue
+            position[log.uuid] = commit.number
+            yield CommittedUnit(
+                log=log.uuid,
+                number=commit.number,
+                position=dict(position),
+                time=commit.unit.time,
+                by=commit.unit.by,
+                changes=tuple(
+                    ChangedObject(
+                        change.vid,
+                        change.version,
+                        change.kind,
+                        ChangeKind.DELETED if change.deleted else ChangeKind.SAVED,
+                    )
+                    for change in commit.unit.changes
+                    if change.kind not in NOT_IN_FEED
+                ),
+            )
+
+
+def head(logs: Sequence[Log]) -> Position:
+    """Where a reader of the feed stands who has read all of it."""
+    newest = {log.uuid: log.head().unit.feed for log in logs}
+    return {uuid: number for uuid, number in newest.items() if number}
+
+
+def history(scope: Scope, vid: str) -> list[HistoryEntry]:
+    """All versions of one object, oldest first."""
+    current = scope.full([vid]).get(vid)
+    if current is None:
+        return []
+    known = parse_description(current.description)
+    newest = known[0] if known else 0
+    names = [version_name(vid, version) for version in range(1, newest)]
+    fulls = [*scope.full(names).values(), current]
+    written = {one.name: _written(one) for one in fulls}
+    commits: dict[str, Commit] = {}
+    for page in pages(sorted({unit for _, unit in written.values()}), LOG_PAGE):
+        commits.update(commits_named(scope, list(page)))
+    texts = scope.texts(
+        version_name(vid, written[one.name][0]) for one in fulls if mapping.long_names(one.pairs)
+    )
+    entries = []
+    for one in sorted(fulls, key=lambda full: written[full.name][0]):
+        version, unit = written[one.name]
+        commit = commits.get(unit)
+        if commit is None:
+            raise StorageError(
+                f"{vid}: commit {unit}, which wrote version {version}, is gone; `biobank verify` "
+                "tells more"
+            )
+        change = next((c for c in commit.unit.changes if c.vid == vid), None)
+        deleted = change is not None and change.deleted
+        emptied = any(name == mapping.DELETED for name, _ in one.pairs)
+        long = texts.get(version_name(vid, version))
+        entries.append(
+            HistoryEntry(
+                version=version,
+                time=commit.unit.time,
+                by=commit.unit.by,
+                change=ChangeKind.DELETED if deleted else ChangeKind.SAVED,
+                object=None if deleted or emptied else mapping.decoded(vid, one.pairs, long),
+            )
+        )
+    return entries
+
+
+def former(scope: Scope, names: Sequence[str]) -> dict[str, Full]:
+    """Former versions (`VID/version`) with their pairs."""
+    found: dict[str, Full] = {}
+    for page in pages(names, PAGE):
+        found.update((k, one) for k, one in scope.full(page).items() if one.ns == HISTORY)
+    return found
+
+
+def _written(full: Full) -> tuple[int, str]:
+    parsed = parse_description(full.description)
+    if parsed is None:
+        raise StorageError(f"{full.name}: its description was changed in OMERO")
+    return parsed

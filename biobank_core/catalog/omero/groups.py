@@ -1,0 +1,124 @@
+"""Which OMERO groups a catalog reads, which log a unit goes to, and who may open one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from biobank_core.catalog.checks import Unit
+from biobank_core.catalog.omero.log import Log, open_log, roots
+from biobank_core.catalog.omero.rows import Scope
+from biobank_core.catalog.omero.session import Session
+from biobank_core.errors import InputError, NotPermittedError, StorageError
+
+# Objects in OMERO's own groups can be read by anybody by their id: nothing of ours goes there.
+_OMEROS_OWN: Final = ("system", "user", "guest")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group of the server. `private`: members do not see each other's data."""
+
+    id: int
+    name: str
+    private: bool
+
+
+class Groups:
+    """The groups that the URL names, or all of the account's."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        named = session.address.groups
+        self._all: tuple[Group, ...] = (
+            tuple(self._named(name) for name in named) if named else self._of_account()
+        )
+        if not self._all:
+            raise InputError(
+                f"{session.address.server}: the account is in no group that may hold a catalog; "
+                "name one with ?group=NAME"
+            )
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(group.id for group in self._all)
+
+    def logs(self, scope: Scope) -> list[Log]:
+        """The logs of these groups that the account may read, each group's newest.
+
+        In a private group each account has its own. Raises StorageError for two first commits.
+        """
+        newest: dict[tuple[int, int | None], Log] = {}
+        private = {group.id for group in self._all if group.private}
+        for root in roots(scope):
+            key = (root.group, root.owner if root.group in private else None)
+            former = newest.get(key)
+            if former is not None and (root.unit.before or "").partition("/")[0] != former.uuid:
+                raise StorageError(
+                    f"group {root.group} has two logs, {former.uuid} and {root.log}: two opened "
+                    "one at the same moment; `biobank verify --repair` retires the empty one"
+                )
+            newest[key] = Log(scope, root)
+        return list(newest.values())
+
+    def open_first_log(self) -> None:
+        """Open a log in the group that the URL names (the first of several)."""
+        group = self._all[0]
+        self._refuse_stranger(group)
+        open_log(self._session, group.id, by=str(self._session.context.userName))
+
+    def log_of(self, unit: Unit, logs: Sequence[Log], scope: Scope) -> Log:
+        """The log that a unit goes to. Raises InputError where there is none."""
+        mine = [log for log in logs if not self._of_another(log)]
+        if not mine:
+            raise InputError(
+                f"{self._session.address.url} holds no catalog that this account may write; "
+                "`biobank init` makes one"
+            )
+        return mine[0]
+
+    def _of_another(self, log: Log) -> bool:
+        group = next(group for group in self._all if group.id == log.group)
+        return group.private and log.owner != self._session.user_id
+
+    def _named(self, name: str) -> Group:
+        try:
+            found = self._session.call(lambda factory: factory.getAdminService().lookupGroup(name))
+        except StorageError as exc:
+            raise _unknown(name) from exc
+        if name in _OMEROS_OWN:
+            raise InputError("can't hold a catalog: its data can be read by anybody", value=name)
+        group = _group(found)
+        context = self._session.context
+        if group.id not in context.memberOfGroups and not context.isAdmin:
+            raise _unknown(name)
+        return group
+
+    def _of_account(self) -> tuple[Group, ...]:
+        found = self._session.call(
+            lambda factory: factory.getAdminService().containedGroups(self._session.user_id)
+        )
+        return tuple(_group(one) for one in found if one.name.val not in _OMEROS_OWN)
+
+    def _refuse_stranger(self, group: Group) -> None:
+        context = self._session.context
+        if context.isAdmin or group.id in context.leaderOfGroups or group.private:
+            return
+        raise NotPermittedError(
+            f"group {group.name} holds no catalog, and only its owner or an administrator may "
+            "make one: ask them to run `biobank init`"
+        )
+
+
+def _unknown(name: str) -> InputError:
+    return InputError("no such group, or this account is not in it", field="group", value=name)
+
+
+def _group(found: Any) -> Group:
+    permissions = found.details.permissions
+    return Group(
+        id=found.id.val,
+        name=found.name.val,
+        private=not permissions.isGroupRead(),
+    )

@@ -1,0 +1,291 @@
+"""The commit log of a group: a chain that exactly one writer can lengthen at a time.
+
+Commit n is a MapAnnotation named `<log>/<n, 12 digits>`; its description is the unit as JSON. It
+names a *token*, a row made beforehand that is unique in OMERO's database once an annotation points
+to it (`details.externalInfo`). Commit n+1 points to the token that n named: a second commit n+1
+can't be saved, and with it nothing of its unit.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from omero.model import ExternalInfoI, MapAnnotationI
+from omero.rtypes import rlong, rstring
+
+from biobank_core.catalog.omero.names import (
+    COMMIT,
+    LOG_PAGE,
+    ROOT,
+    SCHEMA_VERSION,
+    TOKEN,
+    parse_unit,
+    unit_name,
+)
+from biobank_core.catalog.omero.rows import Scope
+from biobank_core.catalog.omero.session import LostRace, Session, UnknownFate, quietly
+from biobank_core.errors import StorageError
+
+# Tokens bought at once: few for a command that saves once, more for one that goes on.
+_FEWEST_TOKENS: Final = 2
+_MOST_TOKENS: Final = 64
+_TRIES: Final = 5
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """One object of a unit, as it stands in the log."""
+
+    vid: str
+    version: int
+    kind: str
+    deleted: bool
+
+
+class Unit(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit, as it stands in its description.
+
+    `id` is the unit's own; `token` the id of the row that the next commit points to; `feed` the
+    number of the newest commit up to this one that the change feed shows. A first commit has the
+    `schema`, and in `before` the commit that it goes on from when an older log was damaged.
+    """
+
+    id: str
+    token: int
+    feed: int
+    time: datetime
+    by: str
+    changes: tuple[Change, ...] = ()
+    schema: int | None = None
+    before: str | None = None
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A unit and its place."""
+
+    log: str
+    number: int
+    unit: Unit
+    annotation: int
+    group: int
+    owner: int
+
+    @property
+    def name(self) -> str:
+        return unit_name(self.log, self.number)
+
+
+_decoder: Final = msgspec.json.Decoder(Unit)
+_COLUMNS: Final = (
+    "select a.name, a.description, a.id, a.details.group.id, a.details.owner.id"
+    " from MapAnnotation a"
+)
+
+
+def parse_commit(row: Sequence[Any]) -> Commit:
+    """The commit of a row of columns. Raises StorageError when somebody changed it."""
+    name, description, annotation, group, owner = row
+    place = parse_unit(name or "")
+    if place is None:
+        raise StorageError(f"annotation {annotation}: {name!r} is no name of a commit")
+    try:
+        unit = _decoder.decode(description or "")
+    except msgspec.MsgspecError as exc:
+        raise StorageError(
+            f"commit {name} (annotation {annotation}) can't be read: {exc}; `biobank verify "
+            "--repair` opens a new log after it"
+        ) from exc
+    return Commit(place[0], place[1], unit, annotation, group, owner)
+
+
+def roots(scope: Scope) -> list[Commit]:
+    """The first commits of all logs in these groups that the account may read, oldest first."""
+    rows = scope.rows(_COLUMNS, "a.ns = :ns", ns=ROOT)
+    return sorted((parse_commit(row) for row in rows), key=lambda commit: commit.annotation)
+
+
+def commits_named(scope: Scope, names: Sequence[str]) -> dict[str, Commit]:
+    """The commits of these names. Raises StorageError for two of one name."""
+    found: dict[str, Commit] = {}
+    if not names:
+        return found
+    for row in scope.rows(_COLUMNS, "a.ns = :ns and a.name in (:names)", ns=COMMIT, names=names):
+        commit = parse_commit(row)
+        if commit.name in found:
+            raise StorageError(
+                f"the log has two commits {commit.name} (annotations {commit.annotation} and "
+                f"{found[commit.name].annotation}); `biobank verify --repair` opens a new log"
+            )
+        found[commit.name] = commit
+    return found
+
+
+class Log:
+    """One log: where it ends, and the tokens for going on."""
+
+    def __init__(self, scope: Scope, root: Commit) -> None:
+        self.uuid: Final = root.log
+        self.group: Final = root.group
+        self.owner: Final = root.owner
+        self.root: Final = root
+        self._scope = scope
+        self._head: Commit | None = None
+        self._tokens = Tokens(scope.session, root.group)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens of ours that no commit names yet."""
+        return self._tokens
+
+    def head(self, *, known: bool = False) -> Commit:
+        """The newest commit; with `known` the newest that we know of, at no call where we do."""
+        if self._head is None:
+            self._head = self._last() or self.root
+        elif known:
+            return self._head
+        for commit in self.after(self._head.number):
+            self._head = commit
+        return self._head
+
+    def moved(self, commit: Commit) -> None:
+        """We saved this one: the head is there."""
+        self._head = commit
+
+    def look(self, number: int) -> Commit | None:
+        """The commit of this number, if there is one now."""
+        name = unit_name(self.uuid, number)
+        return commits_named(self._scope, [name]).get(name)
+
+    def beyond(self, number: int) -> Commit | None:
+        """A commit of a greater number, whichever, if there is one."""
+        rows = self._scope.session.projection(
+            _COLUMNS + self._scope.where("a.ns = :ns and a.name like :names and a.name > :name"),
+            self._scope.parameters(
+                {
+                    "ns": COMMIT,
+                    "names": f"{self.uuid}/%",
+                    "name": unit_name(self.uuid, number),
+                }
+            ),
+            group=self._scope.context,
+            limit=1,
+        )
+        return parse_commit(rows[0]) if rows else None
+
+    def after(self, number: int) -> Iterator[Commit]:
+        """The commits after this number, in order, up to where one is missing."""
+        while True:
+            wanted = range(number + 1, number + 1 + LOG_PAGE)
+            names = [unit_name(self.uuid, one) for one in wanted]
+            found = commits_named(self._scope, names)
+            for name in names:
+                if name not in found:
+                    return
+                yield found[name]
+            number = wanted[-1]
+
+    def _last(self) -> Commit | None:
+        """The commit that was saved last or nearly so: ids are not in the order of commits."""
+        rows = self._scope.session.projection(
+            _COLUMNS
+            + self._scope.where("a.ns = :ns and a.name like :names")
+            + " order by a.id desc",
+            self._scope.parameters({"ns": COMMIT, "names": f"{self.uuid}/%"}),
+            group=self._scope.context,
+            limit=1,
+        )
+        return parse_commit(rows[0]) if rows else None
+
+
+class Tokens:
+    """Rows that commits will point to, bought in bulk."""
+
+    def __init__(self, session: Session, group: int) -> None:
+        self._session = session
+        self._group = group
+        self._free: list[int] = []
+        self._next_purchase = _FEWEST_TOKENS
+
+    def take(self) -> int:
+        """A token that no commit names."""
+        if not self._free:
+            self._buy()
+        return self._free.pop()
+
+    def give_back(self, token: int) -> None:
+        """The commit that was to name it was not saved."""
+        self._free.append(token)
+
+    def drop(self) -> None:
+        """Delete those that were not used. Leaves what can't be deleted to `verify --repair`."""
+        free, self._free = self._free, []
+        for token in free:
+            quietly(functools.partial(self._delete, token))
+
+    def _delete(self, token: int) -> None:
+        self._session.delete_row(ExternalInfoI(token, False), group=self._group)
+
+    def _buy(self) -> None:
+        items = [new_token() for _ in range(self._next_purchase)]
+        for last in (*([False] * _TRIES), True):
+            try:
+                self._free = self._session.save_for_ids(items, group=self._group)
+                break
+            except UnknownFate as exc:
+                # A second lot, at worst: the first is found and removed as left over.
+                if last:
+                    raise StorageError(f"{self._session.address.server} breaks off") from exc
+                self._session.reopen()
+            except LostRace as exc:
+                if last:
+                    raise StorageError(f"{self._session.address.server}: {exc}") from exc
+        self._next_purchase = min(self._next_purchase * 4, _MOST_TOKENS)
+
+
+def new_token() -> Any:
+    """A row for a token, not saved yet."""
+    item = ExternalInfoI()
+    item.entityId = rlong(0)
+    item.entityType = rstring(TOKEN)
+    item.lsid = rstring(uuid.uuid4().hex)
+    return item
+
+
+def commit_annotation(name: str, unit: Unit, *, ns: str = COMMIT, token: int | None = None) -> Any:
+    """The annotation of a commit, not saved yet; `token` is the one that it points to."""
+    item = MapAnnotationI()
+    item.ns = rstring(ns)
+    item.name = rstring(name)
+    item.description = rstring(msgspec.json.encode(unit).decode())
+    if token is not None:
+        item.details.externalInfo = ExternalInfoI(token, False)
+    return item
+
+
+def open_log(session: Session, group: int, *, by: str, before: str | None = None) -> None:
+    """Save the first commit of a new log."""
+    tokens = Tokens(session, group)
+    root = Unit(
+        id=uuid.uuid4().hex,
+        token=tokens.take(),
+        feed=0,
+        time=datetime.now(UTC),
+        by=by,
+        schema=SCHEMA_VERSION,
+        before=before,
+    )
+    name = unit_name(uuid.uuid4().hex, 0)
+    try:
+        session.save([commit_annotation(name, root, ns=ROOT)], group=group)
+    except UnknownFate:
+        session.reopen()
+        if any(known.unit.id == root.id for known in roots(Scope(session, [group]))):
+            return
+        session.save([commit_annotation(name, root, ns=ROOT)], group=group)
+    except LostRace:  # another one used the namespace for the first time at the same moment
+        session.save([commit_annotation(name, root, ns=ROOT)], group=group)
+    tokens.drop()
