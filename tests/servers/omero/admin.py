@@ -189,7 +189,6 @@ class AdminServant(Servant):
             )
         for each in [group, *others]:
             _add_member(call.connection, row[0], each.id.val)
-        _add_member(call.connection, row[0], roles.USER_GROUP_ID)
         return int(row[0])
 
     def add_groups(self, call: Call, user: Model, groups: list[Model]) -> None:

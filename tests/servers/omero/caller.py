@@ -9,7 +9,7 @@ import omero
 import psycopg
 from omero.model import PermissionsI
 
-from tests.servers.omero.errors import security, server_error
+from tests.servers.omero.errors import no_row, security, server_error, validation
 from tests.servers.omero.model import Entity
 
 ROOT_ID, GUEST_ID = 0, 1
@@ -177,6 +177,13 @@ def caller_for(
         leader_of=[group for group, owner in rows if owner],
         permissions=permissions,
     )
+    if USER_GROUP_ID not in caller.member_of:
+        raise security(
+            f"No matching roles found in {caller.member_of} for session {session_uuid}"
+            " (allowed: [user])"
+        )
+    if group_id not in (ALL_GROUPS, *permissions):
+        raise validation(no_row("ome.model.meta.ExperimenterGroup", group_id))
     is_open = group_id in (ALL_GROUPS, *caller.member_of) or caller._grants(group_id, _WORLD, "r")
     if not is_open and not caller.is_admin:
         raise security(f"User {user_id} is not a member of group {group_id} and cannot login")

@@ -24,9 +24,8 @@ from tests.servers.omero.errors import (
     translated,
 )
 from tests.servers.omero.events import EventWriter
-from tests.servers.omero.hql.parser import HqlError
-from tests.servers.omero.hql.translate import NotForSelect, ParameterError
-from tests.servers.omero.sessions import group_id_of
+from tests.servers.omero.hql.parser import HqlError, NotExecutable
+from tests.servers.omero.hql.translate import NullParameter, ParameterError
 
 if TYPE_CHECKING:
     from tests.servers.omero.sessions import LiveSession
@@ -73,8 +72,12 @@ class Servant:
             raise
         except HqlError as exc:
             raise server_error(omero.QueryException, str(exc)) from exc
-        except (ParameterError, NotForSelect) as exc:
+        except (ParameterError, NotExecutable) as exc:
             raise api_usage(str(exc)) from exc
+        except NullParameter as exc:
+            raise Ice.UnknownException(
+                "ome.conditions.ApiUsageException: Parameter argument may not be null."
+            ) from exc
         except psycopg.Error as exc:
             raise translated(exc, "execute query") from exc
         except Exception as exc:
@@ -97,7 +100,7 @@ class Servant:
                     user_name=self.session.user_name,
                     session_id=self.session.row_id,
                     session_uuid=self.session.uuid,
-                    group_id=self._group(connection, current),
+                    group_id=self._group(current),
                 )
             events = EventWriter(connection, caller)
             late = faults.take(name, "late-event-log")
@@ -115,13 +118,15 @@ class Servant:
         faults.drop(name, current, "drop-after-commit")
         return result
 
-    def _group(self, connection: psycopg.Connection[Any], current: Any) -> int:
+    def _group(self, current: Any) -> int:
         context = current.ctx or {}
         for key in ("omero.user", "omero.share"):
             if key in context:
                 raise not_implemented(f"the call context {key}")
         group = context.get("omero.group", "")
-        return group_id_of(connection, group) if group else self.session.group_id
+        if not group.lstrip("-").isdigit():
+            return self.session.group_id  # OMERO takes a name for nothing at all
+        return int(group)
 
 
 def method_name(operation: str) -> str:

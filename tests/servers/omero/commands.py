@@ -41,9 +41,16 @@ def execute(call: Call, request: Any) -> Any:
 def _failure(request: Any, message: str) -> CommandFailed:
     graph = omero.cmd.GraphException()
     graph.category, graph.name = request.ice_id(), "graph-fail"
-    graph.parameters = {"message": message}
+    stack = f"ome.services.graphs.GraphException(message={message})"
+    graph.parameters = {"stacktrace": stack, "message": ""}
     graph.message = message
     return CommandFailed(graph)
+
+
+def _bad_target(request: Any, entity: Entity) -> Any:
+    message = f"cannot target {entity.name}"
+    stack = f"java.lang.IllegalArgumentException: {message}"
+    return omero.cmd.ERR(request.ice_id(), "bad-target", {"stacktrace": stack, "message": message})
 
 
 def _targets(request: Any) -> list[tuple[Entity, list[int]]]:
@@ -53,7 +60,8 @@ def _targets(request: Any) -> list[tuple[Entity, list[int]]]:
             for name, ids in (request.targetObjects or {}).items()
         ]
     except HqlError as exc:
-        raise _failure(request, str(exc)) from exc
+        stack = {"stacktrace": "java.lang.NullPointerException", "message": ""}
+        raise CommandFailed(omero.cmd.ERR(request.ice_id(), "graph-fail", stack)) from exc
 
 
 def _delete(call: Call, request: Any) -> Any:
@@ -65,6 +73,8 @@ def _delete(call: Call, request: Any) -> Any:
     deletion = Deletion(call.connection, call.caller, kept)
     try:
         for entity, ids in _targets(request):
+            if entity.is_global:
+                raise CommandFailed(_bad_target(request, entity))
             deletion.add_targets(entity, ids)
         deletion.find_the_rest()
         if not request.dryRun:

@@ -40,24 +40,25 @@ class Deletion:
 
     def add_targets(self, entity: Entity, ids: list[int]) -> None:
         """Doom what the caller asks for, or refuse: one may delete all of it or none."""
+        whole = entity.java_name
         rows = self._connection.execute(
-            f'select id, discriminator, {_owned(entity)} from "{entity.table}"'
+            f'select id, discriminator, owner_id, group_id from "{entity.table}"'
             " where id = any(%s) and discriminator = any(%s)".encode(),
             [ids, list(entity.subclasses)],
         ).fetchall()
-        missing = set(ids) - {row[0] for row in rows}
-        if missing:
-            raise DeletionRefused(f"cannot read {entity.java_name}:{sorted(missing)}")
+        if entity.root == "Annotation" and len(rows) < len(set(ids)):
+            raise DeletionRefused(f"cannot read all the specified objects of class {whole}")
+        if missing := sorted(set(ids) - {row[0] for row in rows}):
+            raise DeletionRefused(f"cannot read {whole}[{missing[0]}]")
         for row_id, name, owner, group in rows:
             owned = Owned(owner, group)
-            if entity.is_global:
-                raise DeletionRefused(f"cannot delete {name}[{row_id}]: not permitted")
             if not self._caller.may_read(owned):
-                raise DeletionRefused(f"cannot read {entity.java_name}:[{row_id}]")
+                if entity.root == "Annotation":
+                    raise DeletionRefused(f"cannot read all the specified objects of class {whole}")
+                raise DeletionRefused(f"cannot read {whole}[{row_id}]")
             if not self._caller.may_change(owned):
-                raise DeletionRefused(
-                    f"not permitted to delete {name}[{row_id}]: additional permissions required"
-                )
+                java_name = entities()[name].java_name
+                raise DeletionRefused(f"not permitted to delete {java_name}[{row_id}]")
             self._doomed[entity.root][row_id] = name
 
     def find_the_rest(self) -> None:
@@ -85,6 +86,8 @@ class Deletion:
 
     def execute(self, events: EventWriter) -> None:
         """Delete the rows; a reference from outside is an IntegrityError."""
+        for row_id in self._doomed.get("ExternalInfo", {}):
+            self._check_unclaimed(row_id)
         order = sorted(self._doomed, key=lambda root: (root == "ExternalInfo", _depth(root)))
         for root in order:
             table = entities()[root].table
@@ -92,6 +95,16 @@ class Deletion:
             self._connection.execute(f'delete from "{table}" where id = any(%s)'.encode(), [ids])
             for row_id, name in self._doomed[root].items():
                 events.log("DELETE", entities()[name], row_id)
+
+    def _check_unclaimed(self, row_id: int) -> None:
+        row = self._connection.execute(
+            "select id from annotation where external_id = %s and not id = any(%s)",
+            [row_id, list(self._doomed.get("Annotation", {}))],
+        ).fetchone()
+        if row is not None:
+            raise DeletionRefused(
+                f"not permitted to update ome.model.annotations.Annotation[{row[0]}]"
+            )
 
     def _count(self) -> int:
         return sum(map(len, self._doomed.values()))
@@ -211,10 +224,6 @@ def _line(name: str) -> set[str]:
         line.add(parent)
         parent = entities()[parent].parent
     return line
-
-
-def _owned(entity: Entity) -> str:
-    return "0, 0" if entity.is_global else "owner_id, group_id"
 
 
 def _depth(root: str) -> int:

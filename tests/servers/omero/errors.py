@@ -31,6 +31,12 @@ def validation(message: str) -> omero.ServerError:
     return server_error(omero.ValidationException, message)
 
 
+def no_row(java_name: str, row_id: int) -> str:
+    """Return the text about a row that is not there."""
+    text = f"No row with the given identifier exists: [{java_name}#{row_id}]"
+    return f"{text}; nested exception is org.hibernate.ObjectNotFoundException: {text}"
+
+
 def security(message: str) -> omero.ServerError:
     """Return what one who may not gets."""
     return server_error(omero.SecurityViolation, message)

@@ -12,7 +12,7 @@ from omero.rtypes import rlong
 
 from tests.servers.omero.caller import Owned
 from tests.servers.omero.calls import Call, Servant, servant
-from tests.servers.omero.errors import api_usage, security
+from tests.servers.omero.errors import api_usage, no_row, security, validation
 from tests.servers.omero.loading import Loader, Model
 
 _HASHERS = {"SHA1-160": "sha1", "MD5-128": "md5"}
@@ -31,7 +31,7 @@ class RawFileStoreServant(Servant):
             "select owner_id, group_id from originalfile where id = %s", [file_id]
         ).fetchone()
         if row is None:
-            raise api_usage(f"The requested object (OriginalFile,{file_id}) is not available.")
+            raise validation(no_row("ome.model.core.OriginalFile", file_id))
         owned = Owned(*row)
         if not call.caller.may_read(owned):
             raise security(f"Cannot read ome.model.core.OriginalFile:Id_{file_id}")

@@ -112,26 +112,28 @@ class OmeroLab:
     def login(self, who: str, kind: str = READ_ANNOTATE) -> Iterator[Client]:
         """Log one of the lab's users in, in the group of that kind; a session of its own."""
         account = self.accounts[who]
-        group = "" if who == STRANGER else str(self.groups[kind])
+        group = "" if who == STRANGER else self.group_name(kind)
         with self.login_as(account.name, account.password, group) as client:
             yield client
 
     @contextmanager
     def root(self, kind: str = READ_ANNOTATE) -> Iterator[Client]:
         """Log the administrator in, in the group of that kind."""
-        group = str(self.groups[kind])
-        with self.login_as(self.address.user, self.address.password, group) as client:
+        user, password = self.address.user, self.address.password
+        with self.login_as(user, password, self.group_name(kind)) as client:
             yield client
 
     @contextmanager
     def login_as(self, user: str, password: str, group: str = "") -> Iterator[Client]:
-        """Log anybody in."""
+        """Log anybody in; `group` is the name of the session's group."""
         properties = {"omero.host": self.address.host, "omero.port": str(self.address.port)}
         if group:
             properties["omero.group"] = group
         client = omero.client(args=[f"--{name}={value}" for name, value in properties.items()])
         try:
             client.createSession(user, password)
+            if group:  # a name is for the login; calls would want an id
+                client.getImplicitContext().remove("omero.group")
             yield Client(client)
         finally:
             client.__del__()  # closes the session, and works without one too
@@ -183,7 +185,9 @@ class OmeroLab:
         user.setFirstName(rstring(who.capitalize()))
         user.setLastName(rstring("Lab"))
         user.setLdap(rbool(False))
+        # Without the group of all users an account may log in and call nothing.
+        everybody = omero.model.ExperimenterGroupI(root.admin.getSecurityRoles().userGroupId, False)
         row_id = root.admin.createExperimenterWithPassword(
-            user, rstring(password), groups[0], groups[1:]
+            user, rstring(password), groups[0], [*groups[1:], everybody]
         )
         return Account(f"{who}-{self.tag}", row_id, password)

@@ -56,7 +56,6 @@ class Loader:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(f'select * from "{table}" where id = any(%s)', [wanted])
             rows = cursor.fetchall()
-        eager: dict[str, set[int]] = defaultdict(set)
         maps: dict[str, list[int]] = defaultdict(list)
         for row in rows:
             entity = entities()[row["discriminator"]]
@@ -64,17 +63,20 @@ class Loader:
             key = (root, row["id"])
             self._rows[key] = row
             self._loaded[key] = self._object(entity, row)
-            for item in entity.of_kind(Kind.ONE):
-                target = entities()[item.type]
-                if target.abstract and row[item.column] is not None:
-                    eager[target.root].add(row[item.column])
             for item in entity.of_kind(Kind.MAP):
                 if item.name not in without_maps:
                     maps[item.name].append(row["id"])
         for name, owners in maps.items():
             self._load_map(root, name, owners)
-        for target_root, target_ids in eager.items():
-            self.load(target_root, target_ids)
+
+    def load_details(self) -> None:
+        """Load who owns the objects, and their ExternalInfo: a save returns them whole."""
+        rows = list(self._rows.values())
+        for column, root in (
+            ("owner_id", "Experimenter"),
+            ("external_id", "ExternalInfo"),
+        ):
+            self.load(root, {row[column] for row in rows if row.get(column) is not None})
 
     def get(self, root: str, row_id: int) -> Model | None:
         """Return a loaded object, or None where no such row is."""
@@ -84,14 +86,23 @@ class Loader:
         """Return the row of a loaded object."""
         return self._rows[root, row_id]
 
-    def connect(self) -> None:
-        """Point all objects at one another: at the loaded ones, else at proxies."""
+    def connect(self, *, whole: bool = False) -> None:
+        """Point all objects at one another: at the loaded ones, else at proxies.
+
+        As OMERO does it: a link whose annotation was not fetched with it is unloaded itself, by
+        whatever query it came; `whole` leaves it loaded, as saving does.
+        """
+        groups = {row["group_id"] for row in self._rows.values() if row.get("group_id") is not None}
+        self.load("ExperimenterGroup", groups)
         for (root, row_id), made in self._loaded.items():
             row = self._rows[root, row_id]
             entity = entities()[row["discriminator"]]
             for item in entity.of_kind(Kind.ONE):
                 setattr(made, f"_{item.name}", self._reference(item.type, row[item.column]))
             made._details = self._details(entity, row)
+        for (root, row_id), made in self._loaded.items():
+            if not whole and self._lacks_abstract(root, row_id):
+                made.unload()
 
     def set_map(
         self, root: str, owner_id: int, field: str, pairs: dict[int, tuple[str, str]]
@@ -106,6 +117,14 @@ class Loader:
         owner = self._loaded[root, owner_id]
         setattr(owner, f"_{field}Seq", elements)
         setattr(owner, f"_{field}Loaded", True)
+
+    def _lacks_abstract(self, root: str, row_id: int) -> bool:
+        row = self._rows[root, row_id]
+        for item in entities()[row["discriminator"]].of_kind(Kind.ONE):
+            target, target_id = entities()[item.type], row[item.column]
+            if target.abstract and target_id is not None:
+                return (target.root, target_id) not in self._loaded
+        return False
 
     def _check_readable(self, entity: Entity, row: Row) -> None:
         if entity.is_global or row["group_id"] is None:

@@ -26,6 +26,20 @@ _SEQUENCE = re.compile(
 _INFO = re.compile(r"^ {10}(\w+)=_field_info_data\(wrapper=\S+, nullable=(True|False)\)", re.M)
 _JAVA_NAME = re.compile(r'"(ome\.model\.[\w.]+)_details"')
 _GLOBAL = re.compile(r"def isGlobal\(self, current = None\):\s+return\s+(True|False)")
+# What `a.class` is in a query's answer; the stand-in knows it of annotations only.
+_DISCRIMINATORS = {
+    "ListAnnotation": "/list/",
+    "CommentAnnotation": "/basic/text/comment/",
+    "TagAnnotation": "/basic/text/tag/",
+    "XmlAnnotation": "/basic/text/xml/",
+    "LongAnnotation": "/basic/num/long/",
+    "DoubleAnnotation": "/basic/num/double/",
+    "BooleanAnnotation": "/basic/bool/",
+    "MapAnnotation": "/map/",
+    "TimestampAnnotation": "/basic/time/",
+    "TermAnnotation": "/basic/term/",
+    "FileAnnotation": "/type/OriginalFile/",
+}
 _NOT_ENTITIES = {"Details", "Permissions"}
 SQL_TYPES = {
     "RString": "text",
@@ -135,6 +149,11 @@ def entities() -> dict[str, Entity]:
 def by_java_name() -> dict[str, Entity]:
     """Return the classes by their Java names, which HQL accepts too."""
     return {item.java_name: item for item in entities().values()}
+
+
+def discriminator(name: str) -> str:
+    """Return what OMERO's own tables call a class; a KeyError for what is no annotation."""
+    return _DISCRIMINATORS[name]
 
 
 def _descends(declared: dict[str, tuple[bool, str, list[tuple[str, str]]]], name: str) -> bool:

@@ -9,18 +9,17 @@ import omero
 from omero.rtypes import rmap, robject
 
 from tests.servers.omero.calls import Call, Servant, servant
-from tests.servers.omero.errors import api_usage, internal
-from tests.servers.omero.hql.parser import HqlError, parse
+from tests.servers.omero.errors import api_usage, no_row, validation
+from tests.servers.omero.hql.parser import parse
 from tests.servers.omero.hql.translate import (
     Plan,
     Result,
     Value,
-    entity_named,
     field_of,
     translate,
 )
 from tests.servers.omero.loading import WRAP, Loader, Model
-from tests.servers.omero.model import Kind, entities
+from tests.servers.omero.model import Kind, discriminator, entities
 
 
 def parameter_values(parameters: Any) -> dict[str, Value | None]:
@@ -70,8 +69,8 @@ class Run:
             self.rows = cursor.fetchall()
         self.loader = Loader(call.connection, call.caller)
         self._load()
-        if in_memory and (self.plan.distinct or limit is not None or offset):
-            # Hibernate pages a query with fetched collections in memory, over its objects.
+        if in_memory:
+            # With a fetched collection a row comes once, and pages are cut in memory, over them.
             seen: dict[tuple[Any, ...], tuple[Any, ...]] = {}
             width = len(self.plan.results)
             for row in self.rows:
@@ -92,7 +91,8 @@ class Run:
                 if position == 0 or self.plan.results[position - 1].group != result.group:
                     values.append(rmap({}))
                 values[-1].val[result.name] = value
-            answer.append(values)
+            # One null alone is a row of nothing.
+            answer.append([] if values == [None] else values)
         return answer
 
     def objects(self) -> list[Model | None]:
@@ -111,7 +111,7 @@ class Run:
         if result.entity is not None:
             return robject(self.loader.get(result.entity.root, value))
         if result.type == "class":
-            return WRAP["RString"](entities()[value].java_name)
+            return WRAP["RString"](discriminator(value))
         return WRAP[result.type](value)
 
     def _load(self) -> None:
@@ -182,10 +182,7 @@ class QueryServant(Servant):
     def get(self, call: Call, class_name: str, row_id: int) -> Model:
         found = self.find(call, class_name, row_id)
         if found is None:
-            raise api_usage(
-                f"The requested object ({class_name},{row_id}) is not available.\n"
-                "Please use IQuery.find to determine existence.\n"
-            )
+            raise validation(no_row(self._entity(class_name).java_name, row_id))
         return found
 
     def find(self, call: Call, class_name: str, row_id: int) -> Model | None:
@@ -233,10 +230,8 @@ class QueryServant(Servant):
 
     @staticmethod
     def _entity(class_name: str) -> Any:
-        try:
-            name = class_name.rpartition("::")[2]
-            return entity_named(name.removesuffix("I") if name not in entities() else name)
-        except HqlError as exc:
-            raise api_usage(str(exc)) from exc
-        except KeyError as exc:
-            raise internal(str(exc)) from exc
+        name = class_name.rpartition("::")[2].rpartition(".")[2]
+        found = entities().get(name) or entities().get(name.removesuffix("I"))
+        if found is None or found.abstract:
+            raise api_usage(f"{class_name} does not specify a valid class.")
+        return found

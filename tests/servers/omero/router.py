@@ -235,12 +235,22 @@ class Router(Glacier2.Router):
             if session is None:
                 with self._world.database.transaction() as connection:
                     session = self._world.sessions.login(connection, user_name, password, group)
-        except (omero.ServerError, psycopg.Error):
+        except omero.SecurityViolation as exc:
+            # The router knows no such error.
+            callback.ice_exception(
+                Ice.UnknownException(f"{exc.serverExceptionClass}: {exc.message}")
+            )
+            return
+        except Glacier2.CannotCreateSessionException as exc:
+            callback.ice_exception(exc)
+            return
+        except psycopg.Error:
             callback.ice_exception(Glacier2.PermissionDeniedException("internal server error"))
             return
         if session is None:
             time.sleep(self._world.login_delay_s)  # as OMERO, against guessing
-            callback.ice_exception(Glacier2.PermissionDeniedException("Password check failed"))
+            reason = f"Password check failed for '{user_name}': []"
+            callback.ice_exception(Glacier2.PermissionDeniedException(reason))
             return
         with self._lock:
             self._sessions[_peer(current)] = session.uuid

@@ -15,9 +15,11 @@ import omero.model
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.servers.omero.caller import USER_GROUP_ID, Caller, Owned
+from tests.servers.omero.caller import ALL_GROUPS, USER_GROUP_ID, Caller, Owned
 from tests.servers.omero.errors import (
     api_usage,
+    internal,
+    no_row,
     security,
     server_error,
     translated,
@@ -51,10 +53,16 @@ class Saver:
     def save(self, roots: list[Model]) -> None:
         """Insert or merge these objects and all that hangs on them; they get their ids."""
         if any(root is None for root in roots):
-            raise api_usage("Argument to save cannot be null.")
+            raise internal(" Wrapped Exception: (java.lang.NullPointerException)")
         graph = Graph(roots)
         self._resolve_enumerations(graph)
+        if self._caller.group_id == ALL_GROUPS:
+            raise api_usage(
+                "No valid permissions available! DUMMY permissions are not intended for copying. "
+                "Make sure that you have not passed omero.group=-1 for a save without context"
+            )
         known = self._rows_of(graph.references())
+        self._check_external_infos(graph, known)
         for existing in graph.existing():
             if (entity_of(existing).root, existing._id.val) not in known:
                 raise validation("object no longer exists in database")
@@ -83,6 +91,12 @@ class Saver:
                 )
                 found.update({(root, row["id"]): row for row in cursor})
         return found
+
+    @staticmethod
+    def _check_external_infos(graph: Graph, known: dict[tuple[str, int], Row]) -> None:
+        for row_id in graph.references().get("ExternalInfo", ()):
+            if ("ExternalInfo", row_id) not in known:
+                raise validation(no_row("ome.model.meta.ExternalInfo", row_id))
 
     # Inserts
 
@@ -117,13 +131,13 @@ class Saver:
         if is_another and not self._caller.is_admin:
             raise security(
                 "You are not authorized to set the Experimenter for "
-                f"{entity.java_name} to {owner._id.val}"
+                f"{entity.java_name} to ome.model.meta.Experimenter:Id_{owner._id.val}"
             )
         group = getattr(details, "_group", None) if details is not None else None
         if group is not None and group._id.val != self._caller.group_id:
             raise security(
                 "You are not authorized to set the ExperimenterGroup for "
-                f"{entity.java_name} to {group._id.val}"
+                f"{entity.java_name} to ome.model.meta.ExperimenterGroup:Id_{group._id.val}"
             )
 
     def _insert_rows(
@@ -184,7 +198,7 @@ class Saver:
         owner_id: int,
     ) -> None:
         annotating = entity.name.endswith("AnnotationLink")
-        for item in entity.of_kind(Kind.ONE):
+        for item in sorted(entity.of_kind(Kind.ONE), key=lambda item: item.name):
             target = values[item.column]
             root = entities()[item.type].root
             row = known.get((root, target))
@@ -193,10 +207,7 @@ class Saver:
             if row is None:
                 if getattr(made, f"_{item.name}")._loaded:
                     continue  # made by this very call
-                raise validation(
-                    "No row with the given identifier exists: "
-                    f"[{entities()[item.type].java_name}#{target}]"
-                )
+                raise validation(no_row(entities()[item.type].java_name, target))
             described = f"{entities()[row['discriminator']].java_name}:Id_{target}"
             owned = Owned(row["owner_id"], row["group_id"])
             if not self._caller.may_read(owned) and owned.group_id == self._caller.group_id:
@@ -214,6 +225,7 @@ class Saver:
                 continue
             self._check_loadable(entity, row)
             values = self._changes(entity, sent, row)
+            is_dirty = bool(values)
             pairs_changed = self._merge_pairs(entity, sent, row)
             if not values and not pairs_changed:
                 continue
@@ -221,12 +233,12 @@ class Saver:
             if not entity.is_global:
                 now = column_values(entity, sent, required=True)
                 self._check_links(entity, sent, now, known, row["owner_id"])
-            if values:
-                if not entity.is_global:
-                    values["update_id"] = self._events.event_id
+            if not entity.is_global:
+                values["update_id"] = self._events.event_id
+            if pairs_changed:
+                values["version"] = (sent._version.val if sent._version is not None else 0) + 1
+            if is_dirty:
                 self._events.log("UPDATE", entity, row["id"])
-            else:
-                values = {"version": (row["version"] or 0) + 1}
             changed[entity.table].append((row, values))
         for table, updates in changed.items():
             self._update_rows(table, updates)

@@ -10,9 +10,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+import omero
 import psycopg
 
-from tests.servers.omero.caller import USER_GROUP_ID
+from tests.servers.omero.caller import SYSTEM_GROUP_ID, USER_GROUP_ID
 from tests.servers.omero.errors import security
 
 _TIME_TO_IDLE_MS = 600_000
@@ -142,14 +143,19 @@ def default_group(connection: psycopg.Connection[Any], user_id: int) -> int:
 
 
 def _group_id(connection: psycopg.Connection[Any], user_id: int, group: str) -> int:
-    return group_id_of(connection, group) if group else default_group(connection, user_id)
-
-
-def group_id_of(connection: psycopg.Connection[Any], group: str) -> int:
-    """Return the id of a group that a client names by its id or its name."""
-    if group.lstrip("-").isdigit():
-        return int(group)
+    if not group:
+        return default_group(connection, user_id)
     row = connection.execute("select id from experimentergroup where name = %s", [group]).fetchone()
     if row is None:
-        raise security(f"there is no group {group}")
-    return int(row[0])
+        reason = f"No such group: {group}"
+        raise omero.WrappedCreateSessionException(
+            reason, False, -1, "ome.conditions.ApiUsageException"
+        )
+    group_id = int(row[0])
+    member = connection.execute(
+        "select 1 from groupexperimentermap where child = %s and parent in (%s, %s)",
+        [user_id, group_id, SYSTEM_GROUP_ID],
+    ).fetchone()
+    if member is None:
+        raise security(f"User {user_id} is not a member of group {group_id} and cannot login")
+    return group_id

@@ -74,7 +74,7 @@ class SessionServant(Servant):
         if not call.caller.is_admin and found.user_id != call.caller.user_id:
             raise security("closing another's session: not allowed")
         call.world.sessions.remove(found.uuid)
-        return 0
+        return -2
 
     def create_user_session(
         self, call: Call, time_to_live_ms: int, time_to_idle_ms: int, group: str
@@ -83,7 +83,7 @@ class SessionServant(Servant):
             call.connection,
             user_id=call.caller.user_id,
             user_name=call.caller.user_name,
-            group=group or str(call.caller.group_id),
+            group=group,
         )
         return self._object(call, made)
 

@@ -12,7 +12,7 @@ from tests.servers.omero.caller import Owned
 from tests.servers.omero.calls import Call, Servant, servant
 from tests.servers.omero.errors import (
     api_usage,
-    not_implemented,
+    no_row,
     security,
     translated,
     validation,
@@ -27,7 +27,7 @@ class UpdateServant(Servant):
     """IUpdate."""
 
     def save_object(self, call: Call, sent: Model) -> None:
-        self._save(call, [sent])
+        self._save_one(call, sent)
 
     def save_collection(self, call: Call, sent: list[Model]) -> None:
         self._save(call, sent)
@@ -36,7 +36,7 @@ class UpdateServant(Servant):
         self._save(call, sent)
 
     def save_and_return_object(self, call: Call, sent: Model) -> Model:
-        self._save(call, [sent])
+        self._save_one(call, sent)
         return self._returned(call, [sent])[0]
 
     def save_and_return_array(self, call: Call, sent: list[Model]) -> list[Model]:
@@ -45,7 +45,9 @@ class UpdateServant(Servant):
 
     def save_and_return_ids(self, call: Call, sent: list[Model]) -> list[int]:
         if any(each.id is not None for each in sent):
-            raise not_implemented("saveAndReturnIds of objects that have an id")
+            raise api_usage(
+                "INSERTs only! Pass only new objects, enums, or unloaded objects to this method."
+            )
         self._save(call, sent)
         return [each.id.val for each in sent]
 
@@ -60,9 +62,7 @@ class UpdateServant(Servant):
             cursor.execute(f'select {details} from "{entity.table}" where id = %s', [sent.id.val])
             row = cursor.fetchone()
             if row is None:
-                raise validation(
-                    f"No row with the given identifier exists: [{entity.java_name}#{sent.id.val}]"
-                )
+                raise validation(no_row(entity.java_name, sent.id.val))
             may = call.caller.is_admin if entity.is_global else call.caller.may_change(Owned(*row))
             if not may:
                 raise security(f"Deleting {entity.java_name}:Id_{sent.id.val} not allowed.")
@@ -71,6 +71,11 @@ class UpdateServant(Servant):
             except psycopg.Error as exc:
                 raise translated(exc, f"delete: [{entity.java_name}#{sent.id.val}]") from exc
         call.events.log("DELETE", entity, sent.id.val)
+
+    def _save_one(self, call: Call, sent: Model) -> None:
+        if sent is None:
+            raise api_usage("Argument to save cannot be null.")
+        self._save(call, [sent])
 
     @staticmethod
     def _save(call: Call, sent: list[Model]) -> None:
@@ -86,7 +91,8 @@ class UpdateServant(Servant):
         loader = Loader(call.connection, call.caller)
         for root, ids in wanted.items():
             loader.load(root, ids, without_maps=("mapValue", "config", "versionInfo"))
-        loader.connect()
+        loader.load_details()
+        loader.connect(whole=True)
         for item in saved:
             _complete(item, loader)
         return sent
@@ -95,8 +101,5 @@ class UpdateServant(Servant):
 def _complete(item: Any, loader: Loader) -> None:
     saved = loader.get(entity_of(item).root, item.id.val)
     assert saved is not None
-    external = getattr(item._details, "_externalInfo", None) if item._details else None
     item._details = saved._details
-    if external is not None:
-        item._details._externalInfo = external
     item._version = getattr(saved, "_version", None)

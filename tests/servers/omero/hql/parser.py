@@ -41,14 +41,14 @@ class HqlError(Exception):
     """The query is not one that Hibernate would take."""
 
 
+class NotExecutable(Exception):
+    """Hibernate takes the query, but it can't be run."""
+
+
 def parse(text: str) -> Select:
     """Return the query's nodes; HqlError says what is wrong."""
     parser = _Parser(text)
     query = parser.select()
-    # Hibernate's grammar does not ask for the end of the text: what follows a complete query is
-    # dropped without a word. Only `limit` and `offset`, which people do write, are here.
-    if parser.kind_is("name", "limit", "offset"):
-        return query
     if parser.token != _END:
         raise parser.unexpected()
     return query
@@ -108,7 +108,7 @@ class _Parser:
     def select(self) -> Select:
         query = Select()
         if self._word("update", "delete"):
-            raise HqlError(f"Not supported for DML operations [{self._text}]")
+            raise NotExecutable(f"Not supported for DML operations [{self._text}]")
         if self._word("select"):
             query.distinct = bool(self._word("distinct"))
             query.items.append(self._item())
@@ -195,8 +195,6 @@ class _Parser:
 
     def _alias(self) -> str:
         if self._word("as") or self.token[0] == "name":
-            if self.kind_is("name", "limit", "offset"):
-                return ""
             return self._name()
         return ""
 

@@ -23,7 +23,7 @@ from tests.servers.omero.hql.nodes import (
     Select,
     Subquery,
 )
-from tests.servers.omero.hql.parser import HqlError
+from tests.servers.omero.hql.parser import HqlError, NotExecutable
 from tests.servers.omero.model import Entity, Field, Kind, by_java_name, entities
 
 Value: TypeAlias = str | int | float | bool | list[str] | list[int]
@@ -54,6 +54,8 @@ _FUNCTIONS = {
     "avg": ("avg", "RDouble"),
     "sum": ("sum", "sum"),
 }
+_KNOWN_CALLS = {*_FUNCTIONS, "size", "type", "index", "cast", "str"}
+_TESTS = {"=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "like", "between", "is null"}
 _CASTS = {"string": "RString", "long": "RLong", "integer": "RInt", "double": "RDouble"}
 _SQL_CASTS = {"string": "text", "long": "bigint", "integer": "integer", "double": "float8"}
 
@@ -62,8 +64,8 @@ class ParameterError(Exception):
     """A value of the query can't be used: it is empty, null or too long."""
 
 
-class NotForSelect(Exception):
-    """The function has no SQL where it stands."""
+class NullParameter(Exception):
+    """A value of the query is null: that OMERO does not even translate into an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,11 @@ class _Translation:
 
     def _selected(self, value: Expression, scope: _Scope) -> Typed:
         if isinstance(value, Call) and value.name == "size":
-            raise NotForSelect("could not execute query: size() in a select clause")
+            raise NotExecutable("could not execute query: size() in a select clause")
+        if isinstance(value, Operation) and value.operator in _TESTS:
+            raise HqlError(f"unexpected AST node: {value.operator}")
+        if isinstance(value, Call) and value.name not in _KNOWN_CALLS:
+            raise HqlError(f"No data type for node: {value.name}()")
         return self._expression(value, scope)
 
     def _tail(self, query: Select, scope: _Scope) -> str:
@@ -399,10 +405,10 @@ class _Translation:
 
     def _parameter(self, node: Parameter) -> Value:
         if node.name not in self._parameters:
-            raise ParameterError(f"Not all named parameters have been set: [{node.name}]")
+            raise ParameterError(f"Null parameters not allowed: {node.name}")
         value = self._parameters[node.name]
         if value is None:
-            raise ParameterError(f"the parameter :{node.name} is null")
+            raise NullParameter(node.name)
         if isinstance(value, list):
             if not value:
                 raise ParameterError(f"the list :{node.name} is empty: unexpected end of subtree")
@@ -563,7 +569,7 @@ class _Translation:
             inside = self._expression(node.arguments[0], scope)
             return Typed(f"cast({inside.sql} as text)", "RString")
         if node.name not in _FUNCTIONS:
-            raise HqlError(f"No data type for node: {node.name}()")
+            raise NotExecutable(f"could not execute query: function {node.name}() does not exist")
         function, of_type = _FUNCTIONS[node.name]
         distinct = "distinct " if node.distinct else ""
         if node.arguments == (Path(("*",)),):
