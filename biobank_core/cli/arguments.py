@@ -28,10 +28,12 @@ _MAX_DEPTH: Final = 20
 def expanded(command: click.Command, args: list[str], file: str) -> list[str]:
     """`args` of the command, which win, with what the file says beside them.
 
-    Names are those of the long options (`-` or `_`) and of the arguments. null and empty texts are
-    left out; true is a flag, false none. A list repeats an option; an object in a list is
-    NAME=VALUE when it holds `name` and `value`, or stands for its one member. Where several values
-    are taken, a text means one a line. Any other object is a group of names. Raises InputError.
+    Names are those of the long options (`-` or `_`), or of the values that the command's usage and
+    its code give them. null and empty texts are left out; true is a flag, false none. A list
+    repeats an option; an object in a list is NAME=VALUE when it holds `name` and `value`, or stands
+    for its one member. Where several values are taken, a text means one a line. Any other object is
+    a group of names. What is no object and has a name with FORM_ONLY_PREFIX is left out. Raises
+    InputError.
     """
     names: list[str] = []
     while isinstance(command, click.Group) and args:
@@ -41,7 +43,7 @@ def expanded(command: click.Command, args: list[str], file: str) -> list[str]:
         names.append(args[0])
         command, args = inner, args[1:]
     options: list[str] = []
-    positional: list[str] = []
+    positional: dict[str, list[str]] = {}
     known = _parameters(command)
     for name, value in _flat(_read(file), file):
         parameter = known.get(name.replace("-", "_"))
@@ -50,7 +52,8 @@ def expanded(command: click.Command, args: list[str], file: str) -> list[str]:
             raise _wrong(f"the command takes no such thing; it takes {told}", file, name)
         if isinstance(parameter, click.Argument):
             several = parameter.nargs == -1
-            positional += _texts(value, several=several, file=file, name=name)
+            found = _texts(value, several=several, file=file, name=name)
+            positional.setdefault(str(parameter.name), []).extend(found)
             continue
         option = parameter.opts[-1]
         if isinstance(parameter, click.Option) and parameter.is_flag:
@@ -61,16 +64,19 @@ def expanded(command: click.Command, args: list[str], file: str) -> list[str]:
             several = parameter.multiple
             found = _texts(value, several=several, file=file, name=name)
             options += [f"{option}={text}" for text in found]
-    separator = ["--"] if positional and "--" not in args else []
-    return [*names, *options, *args, *separator, *positional]
+    # In the command's order, whatever that of the file is.
+    ordered = [
+        text for parameter in command.params for text in positional.get(str(parameter.name), ())
+    ]
+    separator = ["--"] if ordered and "--" not in args else []
+    return [*names, *options, *args, *separator, *ordered]
 
 
 def _parameters(command: click.Command) -> dict[str, click.Parameter]:
     found: dict[str, click.Parameter] = {}
     for parameter in command.params:
-        if isinstance(parameter, click.Argument):
-            found[str(parameter.name)] = parameter
-        else:
+        found[str(parameter.name)] = parameter
+        if isinstance(parameter, click.Option):
             for option in parameter.opts:
                 if option.startswith("--"):
                     found[option[2:].replace("-", "_")] = parameter
@@ -97,11 +103,9 @@ def _flat(values: Mapping[str, Any], file: str, depth: int = 0) -> Iterator[tupl
     if depth > _MAX_DEPTH:
         raise _wrong("holds objects within objects without an end", file)
     for name, value in values.items():
-        if name.startswith(FORM_ONLY_PREFIX):
-            continue
         if isinstance(value, dict):
             yield from _flat(value, file, depth + 1)
-        else:
+        elif not name.startswith(FORM_ONLY_PREFIX):
             yield name, value
 
 
@@ -130,6 +134,8 @@ def _text(value: Any, file: str, name: str) -> str:
             if "\x00" in text:
                 raise _wrong("must not hold a NUL character", file, name)
             return text
+        case [inner]:
+            return _text(inner, file, name)  # how Galaxy tells of one column of a table
         case {"name": str(key), "value": inner, **others} if not others:
             if "=" in key or not key.strip():
                 raise _wrong("a name must not be empty or hold '='", file, name, key)

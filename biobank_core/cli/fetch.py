@@ -49,7 +49,7 @@ def content_options(function: F) -> F:
                 "--galaxy-json",
                 metavar="FILE",
                 type=click.Path(dir_okay=False),
-                help="Tell Galaxy, whose tool this runs in, what its collection `data` holds.",
+                help="Tell Galaxy, whose tool this runs in, what its collection `files` holds.",
             ),
             click.option("--galaxy", metavar="URL", help="The Galaxy server; default: GALAXY_URL."),
             click.option(
@@ -178,7 +178,7 @@ def bring(
     if galaxy_json:
         with open_output(galaxy_json) as stream:
             entries = [done.entry for done in outcome.files]
-            galaxy_file.write(stream, entries, output="data", folder=target)
+            galaxy_file.write(stream, entries, output="files", folder=target)
     return outcome
 
 

@@ -16,10 +16,12 @@ from biobank_core.cli.common import (
     stores_of,
     tsv_writer,
 )
+from biobank_core.cli.fetch import bring, content_options, leave
 
 if TYPE_CHECKING:
     from biobank_core.catalog.port import Catalog
-    from biobank_core.selection.criteria import Criteria
+    from biobank_core.fetch.wanted import Request
+    from biobank_core.selection.criteria import Criteria, Selection
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -151,12 +153,29 @@ def criteria_of(
 @criteria_options
 @click.option("--all", "show_all", is_flag=True, help="Show also what is left out, and why.")
 @click.option("--require", is_flag=True, help="Exit with 1 if nothing is selected.")
+@click.option(
+    "--to",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Fetch the selected samples' data into this folder, too, as `biobank fetch` does, each "
+    "under its sample's label.",
+)
+@click.option(
+    "--data",
+    type=click.Choice(("sources", "results")),
+    default="sources",
+    show_default=True,
+    help="With --to: what the results were made of, or the results themselves.",
+)
+@content_options
 @format_option("tsv", "json")
 @output_option
 @catalog_options
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     *,
     study: str,
     tool: str | None,
@@ -168,8 +187,11 @@ def command(
     scope: str,
     show_all: bool,
     require: bool,
+    folder: str | None,
+    data: str,
     format: str,
     output: str | None,
+    **content: str | None,
 ) -> None:
     """Select the samples that need reanalysis, each with the reason.
 
@@ -199,6 +221,10 @@ def command(
             scope=scope,
         )
         selection = select(stores.catalog, criteria)
+        fetched = None
+        if folder is not None:
+            requests = requests_of(selection, data)
+            fetched = bring(ctx, stores.catalog, requests, folder=folder, **content)
     with open_output(output) as stream:
         if format == "json":
             document = table.as_json(selection, include_excluded=show_all)
@@ -208,5 +234,18 @@ def command(
             for row in table.table(selection, include_excluded=show_all):
                 rows.row(row)
     click.echo(table.summary(selection), err=True)
+    if fetched is not None:
+        leave(ctx, fetched)
     if require and not selection.rows:
         ctx.exit(EXIT_NOTHING_SELECTED)
+
+
+def requests_of(selection: Selection, data: str) -> list[Request]:
+    """The `sources` or `results` of the selected samples, under the samples' labels."""
+    from biobank_core.fetch.tables import named_requests  # noqa: PLC0415
+
+    found: list[Request] = []
+    for row in selection.rows:
+        vids = row.sources if data == "sources" else [result.vid for result in row.results]
+        found += named_requests(row.label, list(dict.fromkeys(vids)))
+    return found

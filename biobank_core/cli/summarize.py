@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--study", metavar="LABEL", required=True, help="The study to count in.")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page, too.")
 @format_option("tsv", "json")
 @output_option
 @catalog_options
 @click.pass_context
-def command(ctx: click.Context, *, study: str, format: str, output: str | None) -> None:
+def command(
+    ctx: click.Context, *, study: str, html: str | None, format: str, output: str | None
+) -> None:
     """Count what a study holds and what was done in it.
 
     Columns of tsv: by (kind; of the actions tool, status, category and month), value, release (of
@@ -39,6 +42,11 @@ def command(ctx: click.Context, *, study: str, format: str, output: str | None) 
 
     with stores_of(ctx, write=False) as stores:
         summary = summarize(stores.catalog, addressing.study(stores.catalog, study))
+    if html is not None:
+        from biobank_core.export.summary_page import summary_page  # noqa: PLC0415
+
+        with open_output(html) as stream:
+            stream.write(summary_page(summary))
     with open_output(output) as stream:
         if format == "json":
             stream.write(json.dumps(_json(summary), indent=2, ensure_ascii=False) + "\n")

@@ -17,6 +17,20 @@ from biobank_core.fetch.wanted import Wanted
 # Column element_identifier of Galaxy's table dataset_collection_element.
 MAX_IDENTIFIER_CHARS: Final = 255
 _FALLBACK_EXTENSION: Final = "data"
+# What Galaxy calls otherwise than file names do; the others are the same, or unknown to it.
+_DATATYPES: Final = {
+    "fa": "fasta",
+    "fna": "fasta",
+    "faa": "fasta",
+    "fa.gz": "fasta.gz",
+    "fna.gz": "fasta.gz",
+    "fq": "fastq",
+    "fq.gz": "fastq.gz",
+    "tsv": "tabular",
+    "htm": "html",
+    "jsonl": "txt",
+    "vcf.gz": "vcf_bgzip",
+}
 
 
 def element_identifiers(wanted: Sequence[Wanted]) -> dict[Wanted, str]:
@@ -48,8 +62,13 @@ def write(stream: TextIO, entries: Sequence[Entry], *, output: str, folder: Path
         {
             "name": entry.element,
             "filename": str(folder / entry.path),
-            "ext": entry.extension or _FALLBACK_EXTENSION,
+            "ext": _datatype(entry.extension),
         }
         for entry in entries
     ]
     json.dump({output: {"elements": elements}}, stream, ensure_ascii=False)
+
+
+def _datatype(extension: str | None) -> str:
+    known = (extension or _FALLBACK_EXTENSION).lower()
+    return _DATATYPES.get(known, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -56,31 +56,43 @@ def register(
     study: str | None = None,
     by: str,
     dry_run: bool = False,
+    mapping: Mapping[str, str] | None = None,
+    on_problem: Callable[[int, str], object] = lambda _line, _text: None,
 ) -> list[Registered]:
     """Register the rows of a TSV file; `study` (label or VID) is the one of rows that name none.
 
+    `mapping` as of `tables.read_table`; `on_problem` is told of each wrong row: line and what.
     In file order, one entry an object (an Individual with its Enrollment, a vessel with its
     action). Raises InputError or ConflictError (all rows contradict only what stands) that lists
     up to MAX_REPORTED wrong rows, NotFoundError for an unknown study.
     """
     for _ in range(_TRIES - 1):
         head = catalog.head()
-        registration = _Registration(catalog, file=file, kind=kind, study=study)
+        registration = _Registration(catalog, file=file, kind=kind, study=study, mapping=mapping)
         try:
-            return registration.run(by=by, dry_run=dry_run)
+            return registration.run(by=by, dry_run=dry_run, on_problem=on_problem)
         except (StaleVersionError, DuplicateError):
             # Did somebody write between our reading and our writing? Then we look again.
             if catalog.head() == head:
                 raise
-    return _Registration(catalog, file=file, kind=kind, study=study).run(by=by, dry_run=dry_run)
+    last = _Registration(catalog, file=file, kind=kind, study=study, mapping=mapping)
+    return last.run(by=by, dry_run=dry_run, on_problem=on_problem)
 
 
 class _Registration:
-    def __init__(self, catalog: Catalog, *, file: str, kind: str, study: str | None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        file: str,
+        kind: str,
+        study: str | None,
+        mapping: Mapping[str, str] | None,
+    ) -> None:
         self._catalog = catalog
         self._kind = kind
         self._columns = _rows.columns_of(_rows.registrable(kind))
-        self._table = read_table(file)
+        self._table = read_table(file, mapping=mapping)
         _rows.check_header(self._table.columns, self._columns, file=file, kind=kind)
         self._references = References(catalog)
         # A study or a device belongs to none; a study given with them is not even looked up.
@@ -93,7 +105,9 @@ class _Registration:
         self._done: list[Registered] = []
         self._local: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
 
-    def run(self, *, by: str, dry_run: bool) -> list[Registered]:
+    def run(
+        self, *, by: str, dry_run: bool, on_problem: Callable[[int, str], object]
+    ) -> list[Registered]:
         """All steps in order; each takes only the drafts that were right so far."""
         for problem in self._table.problems:
             self._note(problem.line or 0, problem)
@@ -108,7 +122,7 @@ class _Registration:
         self._refuse_cycles(drafts)
         self._standing.load_makers([draft.vid for draft in drafts if draft.existing is not None])
         self._each(drafts, self._finish)
-        self._raise_problems()
+        self._raise_problems(on_problem)
         if self._saves and not dry_run:
             self._commit(by)
         return self._done
@@ -333,10 +347,12 @@ class _Registration:
         )
         self._problems.append((line, isinstance(error, ConflictError), str(placed)))
 
-    def _raise_problems(self) -> None:
+    def _raise_problems(self, on_problem: Callable[[int, str], object]) -> None:
         if not self._problems:
             return
         problems = sorted(self._problems, key=lambda problem: problem[0])
+        for line, _, text in problems:
+            on_problem(line, text)
         texts = [text for _, _, text in problems[:MAX_REPORTED]]
         if len(problems) > MAX_REPORTED:
             texts.append(f"and {len(problems) - MAX_REPORTED} more")

@@ -33,10 +33,16 @@ class Table:
     problems: tuple[InputError, ...]
 
 
-def read_table(path: str) -> Table:
-    """The table in a file. Raises InputError for one that is damaged or has no usable header."""
+def read_table(path: str, *, mapping: Mapping[str, str] | None = None) -> Table:
+    """The table in a file. Raises InputError for one that is damaged or has no usable header.
+
+    `mapping` says which column holds a field, by its name in the header or its number, from 1;
+    then the other columns are left out, and only the chosen ones need a name.
+    """
     lines = _lines(path)
-    columns = tuple(cell.strip() for cell in lines[0].split("\t"))
+    header = tuple(cell.strip() for cell in lines[0].split("\t"))
+    places = _places(header, mapping or {}, path)
+    columns = tuple(places) or header
     for number, name in enumerate(columns, start=1):
         if not name:
             raise InputError(f"column {number} has no name", file=path, line=1)
@@ -48,13 +54,40 @@ def read_table(path: str) -> Table:
         cells = [cell.strip() for cell in line.split("\t")]
         if not any(cells):
             continue
-        if len(cells) != len(columns):
-            reason = f"the row has {len(cells)} cells, the header has {len(columns)}"
+        if len(cells) != len(header):
+            reason = f"the row has {len(cells)} cells, the header has {len(header)}"
             problems.append(InputError(reason, file=path, line=number))
             continue
-        named = zip(columns, cells, strict=True)
+        chosen = [cells[place] for place in places.values()] if places else cells
+        named = zip(columns, chosen, strict=True)
         rows.append(Row(number, {name: cell for name, cell in named if cell}))
     return Table(path, columns, tuple(rows), tuple(problems))
+
+
+def _places(header: tuple[str, ...], mapping: Mapping[str, str], path: str) -> dict[str, int]:
+    """field -> index of its column."""
+    places: dict[str, int] = {}
+    for field, column in mapping.items():
+        if column in header:
+            if header.count(column) > 1:
+                raise InputError(
+                    "the header has this column twice; give its number",
+                    file=path,
+                    line=1,
+                    field=column,
+                )
+            places[field] = header.index(column)
+        elif column.isascii() and column.isdigit() and 1 <= int(column) <= len(header):
+            places[field] = int(column) - 1
+        else:
+            raise InputError(
+                f"there is no such column for {field!r}: the header has {len(header)}, "
+                f"{', '.join(header)}",
+                file=path,
+                line=1,
+                value=column,
+            )
+    return places
 
 
 def _lines(path: str) -> list[str]:

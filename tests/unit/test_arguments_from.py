@@ -61,7 +61,7 @@ def test_values_of_every_sort_reach_the_command() -> None:
         {
             "study": ODD,
             "param": [{"name": "k", "value": 31}, {"name": "mode", "value": "a=b"}],
-            "filter": {"since_day": "2026-01-01", "choose_by": "day", "inner": {"depth": 3}},
+            "choose_filter": {"since_day": "2026-01-01", "choose_by": "x", "in": {"depth": 3}},
             "all": True,
             "objects": "KPN:T1\r\n\n  KPN:-x \n",
         }
@@ -96,6 +96,13 @@ def test_the_command_line_wins_and_arguments_add_up() -> None:
     assert params["objects"] == ("a", "b")
 
 
+def test_arguments_come_in_the_order_of_the_command_not_of_the_file() -> None:
+    Path("b.tsv").write_text("label\nKPN\n")
+    Path("a.json").write_text(json.dumps({"file": "b.tsv", "kind": "Study"}))
+    result = biobank("--arguments-from", "a.json", "register")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_a_command_of_a_group_takes_them_too() -> None:
     assert told({"depth": 1}, "one", "x", command=several)["depth"] == 1
 
@@ -104,14 +111,14 @@ def test_a_command_of_a_group_takes_them_too() -> None:
     ("values", "said"),
     [
         ([], "one JSON object"),
-        ({"shape": 1}, "it takes all, depth, objects, param, since_day, study"),
+        ({"shape": 1}, "it takes all, depth, everything, objects, param, since_day, study"),
         ({"study": ["a", "b"]}, "takes one value, not 2"),
         ({"study": True}, "not true or false"),
         ({"all": "yes"}, "true or false"),
         ({"study": "a\x00"}, "NUL"),
         ({"param": [{"name": "a=b", "value": "c"}]}, "'='"),
         ({"param": [{"name": "a", "value": "c", "x": 1}]}, "must be a text"),
-        ({"param": [["a"]]}, "must be a text"),
+        ({"param": [["a", "b"]]}, "must be a text"),
     ],
 )
 def test_what_no_form_would_say_is_refused_by_name(values: Any, said: str) -> None:

@@ -384,10 +384,10 @@ def test_galaxy_is_told_of_a_flat_list_with_unique_identifiers(world: World) -> 
     fetched("KPN:batch", "--galaxy-json", "galaxy.json", "--manifest", "m.jsonl")
     told = json.loads(Path("galaxy.json").read_text())
     assert told == {
-        "data": {
+        "files": {
             "elements": [
                 {"name": "x/y", "filename": "out/batch/x_y.fasta", "ext": "fasta"},
-                {"name": "z", "filename": "out/batch/z.fna", "ext": "fna"},
+                {"name": "z", "filename": "out/batch/z.fna", "ext": "fasta"},
             ]
         }
     }

@@ -1,0 +1,108 @@
+"""The catalogs that the tests of our Galaxy tools use: `test`, which they read, and `scratch`.
+
+`test` is the tour of README with files behind its data, among them odd names, a damaged file and
+one outside of the folder that jobs may read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from biobank_core.cli import cli
+
+ROOT = Path(__file__).parents[2]
+TOUR = ROOT / "examples" / "tour"
+_STUDY = "V0EFA10142884E5407B493061E68BDB417"
+_ODD_STUDY = 'EMPTY "<b>&'
+_GENOMES = ("T1", "T2", "T3")
+
+
+def table_rows(folder: Path) -> str:
+    """The rows of biobank_catalogs.loc for the catalogs in this folder."""
+    files = folder / "files"
+    return "".join(
+        f"{name}\tThe catalog {name!r} of the tests\tsqlite:///{folder}/{name}.db\t\t{files}\n"
+        for name in ("test", "scratch")
+    )
+
+
+def prepare(folder: Path) -> None:
+    """Make both catalogs anew, and the files of `test`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "files").mkdir(parents=True)
+    tables = folder / "tables"
+    shutil.copytree(TOUR, tables)
+    tubes = (TOUR / "tubes.tsv").read_text()
+    (tables / "tubes.tsv").write_text(tubes.replace("T3", "T 3 'x'"))
+    (tables / "odd.tsv").write_text(f"label\n{_ODD_STUDY}\nSECOND\n")
+    (tables / "files.jsonl").write_text("\n".join(map(json.dumps, _data(folder))) + "\n")
+    for name in ("test", "scratch"):
+        _biobank(folder, name, "register", "Study", "studies.tsv")
+        _biobank(folder, name, "register", "Study", "odd.tsv")
+        for kind in ("Individual", "Consent", "Tube"):
+            file = f"{kind.lower()}s.tsv"
+            _biobank(folder, name, "register", kind, file, "--study", "KPN")
+    _biobank(folder, "test", "load", "analyses.jsonl")
+    _biobank(folder, "test", "load", "files.jsonl")
+    _biobank(folder, "test", "consent", "withdraw", "KPN:KP-02", "--date", "2024-06-30")
+
+
+def _data(folder: Path) -> Iterator[dict[str, Any]]:
+    """Files of the genomes, a collection of them, and data that can't be had."""
+    lines = map(json.loads, (TOUR / "analyses.jsonl").read_text().splitlines())
+    assemblies = {line["label"]: line["vid"] for line in lines if line["kind"] == "Assembly"}
+    for label in _GENOMES:
+        content = f">{label}\nACGT\n".encode()
+        path = folder / "files" / f"{label}.fasta"
+        path.write_bytes(content)
+        yield _file(assemblies[f"{label}.fna"], path, hashlib.sha256(content).hexdigest())
+    members = {"first/one": "T1.fna", 'second "two"': "T3.fna"}
+    items = [{"role": role, "object": assemblies[label]} for role, label in members.items()]
+    yield {
+        "kind": "DataCollection",
+        "vid": _vid("batch"),
+        "label": "batch",
+        "study": _STUDY,
+        "items": items,
+    }
+    (folder / "files" / "damaged.txt").write_text("changed\n")
+    for label, path in (
+        ("damaged", folder / "files" / "damaged.txt"),
+        ("outside", Path("/etc/hostname")),
+    ):
+        yield {"kind": "DataSample", "vid": _vid(label), "label": label, "study": _STUDY}
+        yield _file(_vid(label), path, "0" * 64)
+
+
+def _file(sample: str, path: Path, sha256: str) -> dict[str, Any]:
+    return {
+        "kind": "DataObject",
+        "vid": _vid(f"file of {sample}"),
+        "sample": sample,
+        "uri": path.as_uri(),
+        "sha256": sha256,
+    }
+
+
+def _vid(name: str) -> str:
+    return f"V0{hashlib.sha256(name.encode()).hexdigest()[:32].upper()}"
+
+
+def _biobank(folder: Path, catalog: str, command: str, *args: str) -> None:
+    tables = folder / "tables"
+    argv = [command, *(str(tables / arg) if (tables / arg).is_file() else arg for arg in args)]
+    environment: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith(("BIOBANK_", "GALAXY_"))
+    }
+    environment |= {"XDG_CONFIG_HOME": str(folder)}
+    environment |= {"BIOBANK_CATALOG": f"sqlite:///{folder}/{catalog}.db"}
+    done = CliRunner().invoke(cli, argv, env=environment)
+    assert done.exit_code == 0, f"{argv}: {done.output}"
