@@ -26,6 +26,7 @@ from biobank_core.galaxy.saving import Saver
 from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.studies import Studies
 from biobank_core.galaxy.translate import action_vid_of
+from biobank_core.galaxy.unrecorded import wanted
 from biobank_core.model.kinds import Action, ActionSetup, Cursor, DataObject
 
 # Transactions of Galaxy's end some time after the update time that they write.
@@ -151,11 +152,17 @@ class Recorder:
             self.summary.seen += 1
             if row.id in seen or row.id in self._not_now:
                 continue
-            if not self._wanted(row):
+            if not wanted(self._rules, self._source, row):
                 self.summary.left_out += 1
                 continue
             todo.append(Todo(row.id, utc(row.update_time), row.state in FINAL_STATES))
         return todo
+
+    def these(self, rows: Sequence[wire.JobRow]) -> list[Todo]:
+        """Just these jobs, wherever the cursor stands; instead of `prepare`."""
+        self._note_twins(rows)
+        self.summary.seen += len(rows)
+        return [Todo(row.id, None) for row in rows]
 
     def run(
         self,
@@ -324,13 +331,6 @@ class Recorder:
             return []
         still = {row.id for row in self._listed(None, _WAITING_STATES)}
         return [job_id for job_id in waiting if job_id not in still]
-
-    def _wanted(self, row: wire.JobRow) -> bool:
-        if not self._rules.chooses:
-            return True
-        history = self._source.history(row.history_id) if row.history_id else None
-        user = row.user_email or self._source.client.user.email
-        return self._rules.wants(tool_id=row.tool_id or "", user=user, history=history)
 
     def _note_twins(self, rows: Sequence[wire.JobRow]) -> None:
         """Jobs of one tool made in the same microsecond: their VIDs need one thing more."""

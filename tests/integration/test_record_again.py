@@ -192,3 +192,40 @@ def test_the_command_says_what_it_learnt(lab: Lab, tmp_path: Path) -> None:
     assert "write 500M" in biobank("--hashes", "compute", "--max-size", "much", code=2)
     assert "--refresh goes without" in biobank("--refresh", "--follow", code=2)
     assert "does not change" in biobank("--archive", "x", "--refresh", code=2)
+
+
+def test_verify_finds_jobs_without_an_action_and_records_just_those(
+    lab: Lab, tmp_path: Path
+) -> None:
+    data = lab.user.upload(lab.history, "one\n")
+    lab.record()
+    # Nobody saw it: as after a restored backup, whose cursor is of an earlier day.
+    lost = lab.user.run(lab.history, "one_to_one", {"input": hda(data)}).job_ids[0]
+    rules = tmp_path / "rules.yml"
+    rules.write_text("exclude:\n  tools: [two_to_two]\n")
+    lab.user.run(lab.history, "two_to_two", {"first": hda(data), "second": hda(data)})
+
+    def verify(*words: str, code: int) -> list[list[str]]:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "biobank_core.cli", "verify", "--galaxy", lab.url),
+                *("--galaxy-name", SERVER, "--rules", str(rules), *words),
+            ],
+            env={
+                **os.environ,
+                "BIOBANK_CATALOG": f"sqlite:///{tmp_path / 'catalog.db'}",
+                "GALAXY_API_KEY": lab.user.key,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return [line.split("\t") for line in done.stdout.splitlines()][1:]
+
+    [row] = verify(code=1)
+    assert (row[0], row[2]) == ("unrecorded", "Action")
+    assert f"job {lost} of one_to_one, ok" in row[3]
+    assert verify("--repair", code=0) == [row]
+    assert lab.action(lost).vid == row[1]
+    assert verify(code=0) == []

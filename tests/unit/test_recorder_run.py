@@ -16,7 +16,7 @@ from biobank_core.config import load_settings
 from biobank_core.errors import NotFoundError, StaleVersionError
 from biobank_core.galaxy import identity, recorder
 from biobank_core.galaxy.linking import link, unlinked
-from biobank_core.galaxy.recorder import Summary, record
+from biobank_core.galaxy.recorder import Recorder, Scope, Summary, record
 from biobank_core.galaxy.records import (
     CollectionEnd,
     CollectionRecord,
@@ -24,6 +24,7 @@ from biobank_core.galaxy.records import (
     HistoryRecord,
 )
 from biobank_core.galaxy.rules import Choice, Rules, SampleRule, StudyRule, ToolRule
+from biobank_core.galaxy.unrecorded import unrecorded
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import Action, Cursor, DataSample, SoftwareProgram, Study, Tube
 from biobank_core.stores import open_stores
@@ -455,3 +456,49 @@ def test_since_leaves_out_what_is_older(catalog: SqliteCatalog, galaxy: Scripted
     galaxy.add("old", 0)
     galaxy.add("new", 60)
     assert run(catalog, galaxy, since=START + timedelta(minutes=30)).recorded == 1
+
+
+def test_jobs_without_an_action_are_found_whatever_the_cursor_says(
+    catalog: SqliteCatalog, galaxy: ScriptedGalaxy
+) -> None:
+    galaxy.add("known", 0, outputs=(end("o", 1),))
+    for number in (2, 3):
+        galaxy.add(
+            f"twin{number}",
+            1,
+            create_time=START + timedelta(minutes=1),
+            outputs=(end("o", number),),
+        )
+    run(catalog, galaxy)
+    galaxy.add("running", 2, state="running")
+    galaxy.add("left out", 3, tool_id="other")
+    galaxy.add("lost", 4, outputs=(end("o", 4),))
+    rules = Rules(exclude=Choice(tools=("other",)))
+    # Galaxy is asked the list, and the histories that rules need.
+    galaxy.asked.clear()
+    missed = list(unrecorded(catalog, galaxy, server="g", rules=rules))  # type: ignore[arg-type]
+    assert set(galaxy.asked) == {"jobs", "history h1"}
+    assert [row.id for _, row in missed] == ["lost"]
+    # What an archive told of has no id, and is known by its VID.
+    standing = catalog.get([action(catalog, "known").vid])
+    [found] = standing.values()
+    told = replace(found.object, galaxy=replace(found.object.galaxy, job_id=None))  # type: ignore[attr-defined]
+    catalog.commit([Save(object=told, based_on=found.version)], by="test")
+    again = unrecorded(catalog, galaxy, server="g", rules=rules)  # type: ignore[arg-type]
+    assert [row.id for _, row in again] == ["lost"]
+    # Twins that are both lost are told apart, as ever.
+    galaxy.records.clear()
+    for number in (5, 6):
+        galaxy.add(f"new twin{number}", 9, create_time=START, outputs=(end("o", number),))
+    lost = [row for _, row in unrecorded(catalog, galaxy, server="g", rules=rules)]  # type: ignore[arg-type]
+    made = Recorder(
+        catalog,
+        galaxy,  # type: ignore[arg-type]
+        server="g",
+        scope=Scope(),
+        rules=rules,
+        study=None,
+        by="test",
+    )
+    assert made.run(made.these(lost)).recorded == 2
+    assert list(unrecorded(catalog, galaxy, server="g", rules=rules)) == []  # type: ignore[arg-type]
