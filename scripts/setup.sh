@@ -11,7 +11,7 @@ genomes=(kleborate kleborate-examples mash minimap2 ncbi-blast+)
 # Neo4j itself comes from Maven Central into the cache folder.
 sync=(rabbitmq-server maven default-jre-headless)
 case $goal in
-  test) packages=("${galaxy[@]}" "${sync[@]}") ;;
+  test) packages=("${galaxy[@]}" "${sync[@]}" faketime) ;;
   demo) packages=("${galaxy[@]}" "${genomes[@]}") ;;
   demo-full) packages=("${galaxy[@]}" "${genomes[@]}" "${sync[@]}") ;;
   services) packages=("${sync[@]}") ;;

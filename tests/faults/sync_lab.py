@@ -226,6 +226,10 @@ class SyncLab:
         """The same for the index."""
         self._environment["BIOBANK_INDEX"] = url
 
+    def add_environment(self, **variables: str) -> None:
+        """More variables for the processes that are started from now on."""
+        self._environment.update(variables)
+
     def applied(self, name: str) -> int:
         """How many messages a consumer that has ended had applied, as it says at its end."""
         told = [json.loads(line) for line in self.log(name).splitlines()]
