@@ -166,6 +166,8 @@ class Loader:
         loaded = self._loaded.get(key)
         if loaded is not None:
             return loaded
+        if entities()[of_type].abstract:
+            return None  # its owner gets unloaded
         if key not in self._proxies:
             self._proxies[key] = getattr(omero.model, f"{of_type}I")(row_id, False)
         return self._proxies[key]
