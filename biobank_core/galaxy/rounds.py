@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 # Between two looks for references that were registered since: each reads all actions.
 _LOOK_BACK_S: Final = 3600.0
+_SAY_EVERY_S: Final = 30.0
 # Jobs that end meanwhile wait until these are done.
 _HASHES_A_ROUND: Final = 16
 
@@ -80,7 +81,8 @@ class LiveRounds:
         if time.monotonic() >= self._look_back_at:
             recorder.link_references()
             self._look_back_at = time.monotonic() + _LOOK_BACK_S
-        summary = recorder.run(recorder.prepare(not_now), stopped=stopped)
+        todo = recorder.prepare(not_now)
+        summary = recorder.run(todo, _Said(len(todo)), stopped=stopped)
         self._late |= summary.without_hash
         return summary
 
@@ -130,3 +132,18 @@ class LiveRounds:
             self._doorbell = Doorbell(client, self.ring)
             self._doorbell.start()
         return self._client
+
+
+class _Said:
+    """Says now and then how far a long round is."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._next_at = time.monotonic() + _SAY_EVERY_S
+
+    def __call__(self, jobs: int) -> None:
+        self._done += jobs
+        if time.monotonic() >= self._next_at:
+            log.info("%d of %d jobs looked at", self._done, self._total)
+            self._next_at = time.monotonic() + _SAY_EVERY_S

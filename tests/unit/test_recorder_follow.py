@@ -156,9 +156,12 @@ def test_an_odd_job_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) ->
     assert "job odd was not recorded, and is asked for again: HTTP 500" in caplog.text
 
 
-def test_an_odd_job_that_is_left_alone_is_not_forgotten(catalog: SqliteCatalog) -> None:
+@pytest.mark.parametrize("minute", [0, 55])
+def test_an_odd_job_that_is_left_alone_is_not_forgotten(
+    catalog: SqliteCatalog, minute: int
+) -> None:
     galaxy = ScriptedGalaxy()
-    galaxy.add("odd", 0)
+    galaxy.add("odd", minute)
     galaxy.add("good", 60)
     galaxy.faults.add("odd")
 

@@ -32,7 +32,7 @@ from biobank_core.selection.select import select
 from biobank_core.stores import open_stores
 from tests.unit.scripted_galaxy import ScriptedGalaxy, dataset_uuid, end
 
-RULES = Rules(references=(ReferenceRule(parameter="genome", tool="align", study="references"),))
+RULES = Rules(references=(ReferenceRule(parameter="genome", study="references"),))
 
 
 @pytest.fixture
@@ -46,7 +46,13 @@ def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
 @pytest.fixture
 def galaxy() -> ScriptedGalaxy:
     made = ScriptedGalaxy()
-    made.add("upload", 0, tool_id="__DATA_FETCH__", outputs=(end("o", 0),))
+    made.add(
+        "upload",
+        0,
+        tool_id="__DATA_FETCH__",
+        outputs=(end("o", 0),),
+        parameters={"genome": "hg19"},
+    )
     for number, genome in enumerate(("hg19", "hg38"), start=1):
         made.add(
             f"j{number}",
