@@ -23,7 +23,7 @@ faults: ## Kill commands at 20 random moments each; keeps the figures in benchma
 	BIOBANK_FAULT_ROUNDS=$${BIOBANK_FAULT_ROUNDS:-20} BIOBANK_FAULT_KEEP=1 \
 		.venv/bin/python -m pytest tests/faults
 
-bench: ## Measure speed beside sqlite3 alone (BENCH=--full: a million objects); keeps the figures
+bench: ## Measure speed (BENCH=--full: a million objects, BENCH=peers: AiiDA, LaminDB); keeps the figures
 	@scripts/setup.sh test
 	.venv/bin/python -m benchmarks $(BENCH)
 
