@@ -198,6 +198,10 @@ class Session:
         """Throw away what waits in the queue, for tests."""
         self._call(partial(self._channel.queue_purge, queue))
 
+    def delete(self, queue: str) -> None:
+        """Delete the queue with what waits in it, for tests."""
+        self._call(partial(self._channel.queue_delete, queue))
+
     # Driving
 
     def drive(

@@ -183,14 +183,15 @@ class SyncLab:
     # Processes
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `biobank-sync run`; its part is what the name begins with (`relay 2`)."""
+        """Start `biobank-sync run`; its part is what the name begins with (`relay 2`, `all`)."""
         part = name.split(maxsplit=1)[0]
+        only = () if part == "all" else ("--only", part)
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "sync_service", "--log-format", "json", "run"),
-                    *("--only", part, "--state", str(self.folder / f"{name}.json"), *arguments),
+                    *(*only, "--state", str(self.folder / f"{name}.json"), *arguments),
                 ],
                 cwd=self.folder,
                 env=self._environment,

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,37 @@ def test_a_file_that_may_not_be_written_is_read_and_says_so_when_written_to(lab:
     assert _powerless(lab, "dump").stdout.encode() == before[0]
 
 
+def test_a_file_in_a_folder_that_may_not_be_written_is_read_as_it_lies(lab: Lab) -> None:
+    before = dump_and_digest(lab.folder)
+    assert not (lab.folder / "c.db-wal").exists()
+    lab.folder.chmod(0o500)
+    try:
+        done = _powerless(lab, "dump")
+        assert done.stdout.encode() == before[0]
+        assert "c.db is read as it lies" in done.stderr
+        assert _powerless(lab, "verify").returncode == 0
+        done = _powerless(lab, "load", "more.jsonl")
+        assert done.returncode == 2
+        assert "c.db: the file may not be written" in done.stderr
+    finally:
+        lab.folder.chmod(0o700)
+
+
+def test_changes_that_are_only_in_the_log_of_such_a_file_are_not_passed_over(lab: Lab) -> None:
+    with closing(sqlite3.connect(lab.folder / "c.db")) as connection:
+        connection.execute("UPDATE unit SET by = 'somebody'")
+        connection.commit()
+        log = (lab.folder / "c.db-wal").read_bytes()
+    (lab.folder / "c.db-wal").write_bytes(log)
+    lab.folder.chmod(0o500)
+    try:
+        done = _powerless(lab, "dump")
+        assert done.returncode == 2
+        assert "c.db-wal holds changes that are not in the file yet: copy both" in done.stderr
+    finally:
+        lab.folder.chmod(0o700)
+
+
 # A file of a newer release
 
 
@@ -148,7 +180,7 @@ def test_a_file_of_a_newer_schema_is_refused_with_both_versions(
         connection.execute("INSERT INTO biobank_migration VALUES (?, 99, 'later')", (component,))
     connection.close()
     done = lab.run(*command, expect=2)
-    assert f"c.db: its {component} schema is version 99, this program knows up to 1" in done.stderr
+    assert f"c.db: its {component} schema is version 99, this program knows up to" in done.stderr
     assert "use a newer release of galaxy-biobank" in done.stderr
 
 
