@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import time
@@ -134,28 +133,6 @@ def test_settings_reach_galaxy(lab: Lab) -> None:
     lab.biobank("reanalyse", "run", "c")
     setups = [line["parameters"] for line in lab.lines("ActionSetup")]
     assert [one for one in setups if one.get("prefix") == "“ö”" and one.get("mode") == "loud"]
-
-
-def test_killed_at_random_moments_and_resumed_nothing_runs_twice(lab: Lab) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    lab.type_samples({f"T{number}": "ACGT\n" * number for number in range(1, 6)})
-    lab.plan("c", *to(NEW))
-    killed = 0
-    for _ in range(3):
-        process = lab.start("reanalyse", "run", "c", "--jobs", "2")
-        # Up to the time that two such items take, start of the program included.
-        time.sleep(chance.uniform(0.8, 6.0))
-        killed += process.poll() is None
-        process.kill()
-        process.communicate()
-    assert killed, "it was over before it was killed even once"
-    lab.biobank("reanalyse", "run", "c", "--jobs", "2")
-    assert {item["state"] for item in lab.status("c").values()} == {"ok"}
-    invoked_once(lab, "c")
-    assert lab.selected() == []
-    assert len(lab.lines("Supersession")) == 3 * 5
 
 
 def test_of_two_runs_at_once_one_does_the_work_and_one_stops_politely(lab: Lab) -> None:

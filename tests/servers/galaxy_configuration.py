@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 # Encoded ids stay the same over runs, so that a recorded test answer keeps its meaning.
 _ID_SECRET = "biobank-test-servers"
 
 # Below galaxy-app's galaxy/tools: Galaxy's own tools that are not among the collection operations.
 _BUNDLED_TOOLS = ("bundled/data_source/upload.xml",)
+# Where test tools stand that came from a Tool Shed as far as Galaxy can tell.
+_SHED_TOOLS = Path(__file__).with_name("tools") / "later"
 # data_fetch is loaded by Galaxy itself, hidden.
 _NOT_IN_PANEL = ("data_fetch.xml",)
 
@@ -115,13 +117,37 @@ def write_tool_list(folder: Path, environment: Path, tools: Sequence[Path]) -> N
         if path.name not in _NOT_IN_PANEL and is_tool(path)
     ]
     galaxys_own += [f"${{model_tools_path}}/{name}" for name in _BUNDLED_TOOLS]
-    rows = [f"    <tool file={quoteattr(str(file))}/>" for file in [*galaxys_own, *tools]]
+    rows = [f"    <tool file={quoteattr(str(file))}/>" for file in galaxys_own]
+    rows += [f"    {_tool_row(file)}" for file in tools]
     content = ["<toolbox>", '  <section id="biobank" name="Biobank">', *rows]
     content += ["  </section>", "</toolbox>", ""]
     target = _tool_list(folder)
     half_written = target.with_suffix(".tmp")
     half_written.write_text("\n".join(content))
     half_written.replace(target)  # Galaxy may read it at any moment
+
+
+def _tool_row(file: Path) -> str:
+    """Return a tool's line; below SHED/repos/OWNER/REPOSITORY/REVISION/ as Galaxy installs it.
+
+    Such a test tool has a full Tool Shed id, though no Tool Shed was ever asked.
+    """
+    if not file.is_relative_to(_SHED_TOOLS) or "repos" not in file.parts:
+        return f"<tool file={quoteattr(str(file))}/>"
+    shed, _, owner, repository, revision, *_ = file.relative_to(_SHED_TOOLS).parts
+    root = ElementTree.parse(file).getroot()
+    tool_id, version = root.attrib["id"], root.attrib["version"]
+    guid = f"{shed}/repos/{owner}/{repository}/{tool_id}/{version}"
+    inner = {
+        "tool_shed": shed,
+        "repository_name": repository,
+        "repository_owner": owner,
+        "installed_changeset_revision": revision,
+        "id": guid,
+        "version": version,
+    }
+    children = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in inner.items())
+    return f"<tool file={quoteattr(str(file))} guid={quoteattr(guid)}>{children}</tool>"
 
 
 def listed_tools(folder: Path) -> list[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -19,8 +21,9 @@ from biobank_core.galaxy.reanalysis.report import ColumnCount, Report, SampleRep
 from biobank_core.galaxy.reanalysis.results import Result
 from biobank_core.galaxy.reanalysis.tables import compare_tables, parse_table
 from biobank_core.model.ids import derived_vid
-from biobank_core.model.kinds import ItemState
+from biobank_core.model.kinds import Attempt, ItemState
 
+GALAXY = "https://galaxy.example"
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -83,6 +86,9 @@ def make_report(*texts: str) -> Report:
             files=(file, unread) if state is ItemState.OK else (),
             old_alone=(result("5", ""),),
             new_alone=(result("6", ""),),
+            history_id=text(),
+            kept=((text(), text()),),
+            attempts=(Attempt(round=0, history_id=text(), error=text()),),
         )
         for number, state in enumerate(ItemState)
     )
@@ -102,7 +108,9 @@ def make_report(*texts: str) -> Report:
         columns=(ColumnCount(text(), text(), 2),),
         came=(ColumnCount(text(), text(), 2),),
         went=(ColumnCount(text(), text(), 2),),
-        outcomes={"changed": 1, "failed": 1, "left out": 1},
+        outcomes={"changed": 1, "failed": 1, "open": 1, "left out": 1},
+        galaxy_url=GALAXY,
+        replaced=((text(), text(), 1), (text(), None, 2)),
     )
 
 
@@ -128,7 +136,13 @@ _TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p"),
     *("section", "div", "span", "b", "ul", "li", "dl", "dt", "dd", "br", "del", "ins", "details"),
     *("summary", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "header", "footer"),
+    "a",
 }  # fmt: skip
+
+
+# To a sample's part of the page, to its end, to the Galaxy server.
+_HISTORY = r"/histories/view\?id=[A-Za-z0-9%_.+/-]*"
+_LINK = re.compile(rf"#V0[0-9A-F]{{32}}|#left-out|{GALAXY}({_HISTORY})?")
 
 
 def _check_inert(page: str) -> _Page:
@@ -137,7 +151,11 @@ def _check_inert(page: str) -> _Page:
         assert tag in _TAGS
         for name, value in attributes.items():
             assert not name.startswith("on")
-            assert name not in ("src", "href", "srcdoc", "xlink:href", "action")
+            assert name not in ("src", "srcdoc", "xlink:href", "action")
+            if name == "href":
+                assert tag == "a"
+                assert value is not None
+                assert _LINK.fullmatch(value), value
             if name == "style":
                 assert value is not None
                 assert value.startswith("width: ")
@@ -157,6 +175,27 @@ def test_no_text_whatever_becomes_markup(texts: list[str]) -> None:
     page = render_html(make_report(*texts))
     _check_inert(page)
     assert "\x00" not in page
+
+
+@pytest.mark.parametrize("url", ["", "javascript:alert(1)", 'https://x.example/" onx="', "ftp://x"])
+def test_only_an_address_of_a_web_server_is_linked_to(url: str) -> None:
+    page = render_html(dataclasses.replace(make_report("x"), galaxy_url=url))
+    hrefs = [attributes["href"] for tag, attributes in _Page(page).tags if tag == "a"]
+    assert hrefs
+    assert all(href is not None and href.startswith("#") for href in hrefs)
+
+
+def test_the_summary_comes_first_and_each_sample_is_linked_to_its_part() -> None:
+    page = render_html(make_report("x"))
+    order = [page.index(f">{title}<") for title in ("At a glance", "All samples", "What was run")]
+    assert order == sorted(order)
+    for sample in make_report("x").samples:
+        assert page.count(f'href="#{sample.vid}"') == page.count(f'id="{sample.vid}"') == 1
+    assert "--retry" in page
+
+
+def test_what_needs_somebody_comes_first_then_natural_order() -> None:
+    assert sorted(["T10", "T2", "a", "T1"], key=reports.natural) == ["T1", "T2", "T10", "a"]
 
 
 def test_a_value_is_shown_as_it_is_written() -> None:

@@ -112,26 +112,39 @@ class Arranger:
 
     def _made(self, name: str, pieces: Sequence[Given], wanted: str) -> Given | None:
         """The one collection of this type that has just these pieces; None where there is none."""
-        leaves = {vid for piece in pieces for vid in piece.leaves()}
+        order = [vid for piece in pieces for vid in piece.leaves()]
         outer, _, inner = wanted.partition(":")
         if outer != _LIST:
-            return self._one(name, leaves, wanted)
+            return self._one(name, set(order), wanted)
         if not inner:
             singles = [piece for piece in pieces if piece.data is not None]
             return _numbered(name, wanted, singles) if len(singles) == len(pieces) else None
+        whole = [
+            group
+            for group in self._recorded(name, set(order), wanted)
+            if sorted(group.leaves()) == sorted(order)
+        ]
+        if len(whole) == 1:
+            return whole[0]
         if inner.split(":")[0] == _LIST:
-            whole = self._made(name, pieces, inner)
-            return _numbered(name, wanted, [whole]) if whole else None
+            part = self._made(name, pieces, inner)
+            return _numbered(name, wanted, [part]) if part else None
+        parts = self._parts(name, pieces, inner)
+        parts.sort(key=lambda part: min(map(order.index, part.leaves())))
+        held = {vid for part in parts for vid in part.leaves()}
+        return _numbered(name, wanted, parts) if parts and held == set(order) else None
+
+    def _parts(self, name: str, pieces: Sequence[Given], inner: str) -> list[Given]:
+        """The pieces as collections of the inner type, as far as they make such."""
         parts = [piece for piece in pieces if piece.type == inner]
-        left = leaves - {vid for part in parts for vid in part.leaves()}
+        left = {vid for piece in pieces if piece.type != inner for vid in piece.leaves()}
         for kind in (inner, _PAIR) if inner == _PAIR_OR_ONE else (inner,):
             for group in self._groups(name, left, kind):
                 parts.append(msgspec.structs.replace(group, type=inner))
                 left.difference_update(group.leaves())
         if inner == _PAIR_OR_ONE:
             parts += [_alone(name, vid) for vid in sorted(left)]
-            left = set()
-        return None if left or not parts else _numbered(name, wanted, parts)
+        return parts
 
     def _one(self, name: str, leaves: set[str], wanted: str) -> Given | None:
         kinds = (wanted, _PAIR) if wanted == _PAIR_OR_ONE else (wanted,)
@@ -148,6 +161,19 @@ class Arranger:
 
         Raises InputError where one piece of data is in two of them: forward here, reverse there.
         """
+        groups = self._recorded(name, leaves, wanted)
+        taken: dict[str, Given] = {}
+        for group in groups:
+            for leaf in group.leaves():
+                if taken.setdefault(leaf, group) is not group:
+                    raise InputError(
+                        f"{leaf} is in two recorded collections of type {wanted}; which one is "
+                        "meant is not known"
+                    )
+        return groups
+
+    def _recorded(self, name: str, leaves: set[str], wanted: str) -> list[Given]:
+        """All recorded collections of this type that hold nothing but some of these data."""
         found: set[str] = set()
         level = set(leaves)
         for _ in range(wanted.count(":") + 1):
@@ -155,23 +181,13 @@ class Arranger:
             level = {referrer.vid for referrer in held}
             found |= level
         groups: list[Given] = []
-        taken: dict[str, str] = {}
         for vid, known in sorted(self._catalog.get(found).items()):
             obj = known.object
-            if not isinstance(obj, DataCollection) or obj.galaxy is None:
-                continue
-            if obj.galaxy.collection_type != wanted:
-                continue
-            group = self._whole(vid, name)
-            if not leaves.issuperset(group.leaves()):
-                continue
-            for leaf in group.leaves():
-                if taken.setdefault(leaf, vid) != vid:
-                    raise InputError(
-                        f"{leaf} is in two recorded collections of type {wanted}, {taken[leaf]} "
-                        f"and {vid}; which one is meant is not known"
-                    )
-            groups.append(group)
+            galaxy = obj.galaxy if isinstance(obj, DataCollection) else None
+            if galaxy is not None and galaxy.collection_type == wanted:
+                group = self._whole(vid, name)
+                if leaves.issuperset(group.leaves()):
+                    groups.append(group)
         return groups
 
 

@@ -19,6 +19,8 @@ _SEPARATORS: Final = re.compile(r"([;,|]\s*|\s+)")
 # Marking parts of longer values takes long and helps nobody.
 _MAX_MARKED_CHARS: Final = 4000
 _MAX_SHOWN_CHARS: Final = 2000
+_MAX_LINE_CHARS: Final = 160
+_WEB: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
 # Up to this many samples their tables are unfolded at first sight.
 _OPEN_SAMPLES: Final = 6
 
@@ -26,7 +28,7 @@ _OPEN_SAMPLES: Final = 6
 _OUTCOMES: Final = (
     ("changed", "changed", "new results differ"),
     ("unchanged", "unchanged", "the same bytes"),
-    ("failed", "failed", "a job failed"),
+    ("failed", "failed", "the old results stay"),
     ("open", "open", "not finished"),
     ("left out", "out", "left out by the plan"),
 )
@@ -61,13 +63,28 @@ def render_html(report: Report) -> str:
     environment.globals["pieces"] = pieces
     environment.globals["is_reordered"] = is_reordered
     environment.globals["by_row"] = _by_row
+    environment.globals["first_line"] = _first_line
     return environment.get_template("report.html.j2").render(
         report=report,
         segments=_segments(report),
         most=max(1, len(report.samples)),
         open_samples=len(report.samples) <= _OPEN_SAMPLES,
         several_rows=_several_rows,
+        galaxy_link=_link(report.galaxy_url),
     )
+
+
+def _link(url: str) -> str | None:
+    """A server's address to link to; nothing that is not plainly one."""
+    return url.rstrip("/") if _WEB.fullmatch(url) else None
+
+
+def _first_line(text: str | None) -> str:
+    """Enough of an error to know which one it is."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    # What ended how, and the last word of its log.
+    told = ": ".join(dict.fromkeys(line.rstrip(":") for line in (*lines[:1], *lines[-1:])))
+    return told if len(told) <= _MAX_LINE_CHARS else f"{told[:_MAX_LINE_CHARS]}…"
 
 
 def visible(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -44,8 +44,8 @@ def rows(plan: Plan) -> Iterator[tuple[object, ...]]:
             item.reason,
             len(item.old),
             len(item.sources),
-            ";".join(dict.fromkeys(_replaced(item, planned))),
-            ";".join(f"{one.target}={_value(one.value)}" for one in planned.parameters),
+            ";".join(dict.fromkeys(">".join(pair) for pair in _pairs(item, planned))),
+            ";".join(f"{one.target}={spelled(one.value)}" for one in planned.parameters),
             None,
         )
     for out in plan.left_out:
@@ -65,12 +65,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def replacement_lines(plan: Plan) -> Iterator[str]:
     """One line for each kind of old result: what will replace it, in how many samples."""
-    counted: Counter[tuple[str, str | None]] = Counter()
-    for item in plan.items:
-        planned = planned_of(item)
-        pairs = {tuple(text.split(">", 1)) for text in _replaced(item, planned)}
-        counted.update((old, new or None) for old, new in pairs)
-    for (old, new), count in sorted(counted.items(), key=lambda entry: str(entry[0])):
+    for old, new, count in replacements(plan.items):
         samples = f"{count} sample{'' if count == 1 else 's'}"
         if new is None:
             yield f"old {old}: no output of the workflow replaces it ({samples}; see --replaces)"
@@ -78,11 +73,24 @@ def replacement_lines(plan: Plan) -> Iterator[str]:
             yield f"old {old} is replaced by {new} ({samples})"
 
 
-def _replaced(item: CampaignItem, planned: PlannedItem) -> Iterator[str]:
+def replacements(items: Iterable[CampaignItem]) -> tuple[tuple[str, str | None, int], ...]:
+    """(old result, the output that replaces it or None, in how many samples), sorted."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        counted.update(set(_pairs(item, planned_of(item))))
+    return tuple((old, new or None, count) for (old, new), count in sorted(counted.items()))
+
+
+def spelled(value: Any) -> str:
+    """A parameter's value as people write it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _pairs(item: CampaignItem, planned: PlannedItem) -> Iterator[tuple[str, str]]:
     expected = planned.expected
     for port in item.old:
         new = expected.get(port.object)
-        yield f"{base_role(port.role)}>{new.title if new else ''}"
+        yield base_role(port.role), new.title if new else ""
 
 
 def _item(item: CampaignItem) -> dict[str, Any]:
@@ -125,7 +133,3 @@ def _given(given: Given) -> dict[str, Any]:
         "type": given.type,
         "members": [_given(member) for member in given.members],
     }
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

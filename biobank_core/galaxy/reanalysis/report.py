@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     planned_of,
 )
 from biobank_core.galaxy.reanalysis.compare import FileChange, Verdict
+from biobank_core.galaxy.reanalysis.plan_table import replacements, spelled
 from biobank_core.galaxy.reanalysis.results import (
     Result,
     actions_of,
@@ -25,10 +27,14 @@ from biobank_core.galaxy.reanalysis.results import (
     pair_results,
 )
 from biobank_core.model.kinds import (
+    Attempt,
     CampaignItem,
     ItemState,
     Study,
 )
+
+# What needs somebody's attention first.
+_URGENCY: Final = ("failed", "open", "changed", "unchanged")
 
 COLUMNS: Final = ("sample", "label", "result", "change", "row", "column", "old", "new")
 
@@ -42,7 +48,11 @@ class Compares(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReport:
-    """One sample of the campaign. `alone`: results without a counterpart."""
+    """One sample of the campaign. `alone`: results without a counterpart.
+
+    `kept` are (parameter, value) that this sample was run with, `attempts` the tries before the
+    one that the rest tells of.
+    """
 
     vid: str
     label: str
@@ -52,6 +62,15 @@ class SampleReport:
     files: tuple[FileChange, ...] = ()
     old_alone: tuple[Result, ...] = ()
     new_alone: tuple[Result, ...] = ()
+    history_id: str | None = None
+    kept: tuple[tuple[str, str], ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def columns_changed(self) -> tuple[str, ...]:
+        """The columns with another value in any table of this sample, each once, in order."""
+        tables = [file.table for file in self.files if file.table]
+        return tuple(dict.fromkeys(cell.column for table in tables for cell in table.cells))
 
     @property
     def cells_changed(self) -> int:
@@ -80,7 +99,12 @@ class ColumnCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All of it. `columns` are those with changed cells, most changed first."""
+    """All of it. `columns` are those with changed cells, most changed first.
+
+    `samples` are those that need a look first: failed, open, changed, unchanged; then by label.
+    `replaced`: an old result (its output's name), the output that was to replace it or None, and in
+    how many samples.
+    """
 
     name: str
     vid: str
@@ -98,6 +122,13 @@ class Report:
     came: tuple[ColumnCount, ...] = ()
     went: tuple[ColumnCount, ...] = ()
     outcomes: dict[str, int] = field(default_factory=dict)
+    galaxy_url: str = ""
+    replaced: tuple[tuple[str, str | None, int], ...] = ()
+
+    @property
+    def out_codes(self) -> tuple[tuple[str, int], ...]:
+        """How many samples the plan left out for which reason (its code), most first."""
+        return tuple(Counter(out.code for out in self.left_out).most_common())
 
     @property
     def cells_changed(self) -> int:
@@ -118,6 +149,7 @@ def gather(
     for entry in loaded.items:
         samples.append(_sample(catalog, item_of(entry), comparer, loaded.campaign.galaxy_server))
         progress()
+    samples.sort(key=lambda sample: (_URGENCY.index(sample.outcome), natural(sample.label)))
     campaign = loaded.campaign
     study = catalog.get([campaign.study]).get(campaign.study)
     label = study.object.label if study and isinstance(study.object, Study) else campaign.study
@@ -156,6 +188,8 @@ def gather(
         came=_ranked(came),
         went=_ranked(went),
         outcomes=dict(outcomes),
+        galaxy_url=loaded.workflow.galaxy_url,
+        replaced=replacements(item_of(entry) for entry in loaded.items),
     )
 
 
@@ -216,6 +250,9 @@ def _sample(catalog: Catalog, item: CampaignItem, comparer: Compares, server: st
         files=files,
         old_alone=old_alone,
         new_alone=new_alone,
+        history_id=item.history_id,
+        kept=tuple((one.target, spelled(one.value)) for one in planned_of(item).parameters),
+        attempts=item.attempts,
     )
 
 
@@ -223,6 +260,12 @@ def _new(catalog: Catalog, item: CampaignItem, server: str) -> list[Result]:
     wanted = {port.object for port in item.new}
     actions = actions_of(catalog, item, server=server)
     return [result for result in new_results(catalog, actions) if result.vid in wanted]
+
+
+def natural(label: str) -> list[tuple[int, str]]:
+    """A sort key by which T2 comes before T10."""
+    parts = re.split(r"([0-9]+)", label)
+    return [(len(part.lstrip("0")) if part[:1].isdigit() else 0, part) for part in parts]
 
 
 def _ranked(counter: Counter[tuple[str, str]]) -> tuple[ColumnCount, ...]:

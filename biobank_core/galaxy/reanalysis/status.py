@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from biobank_core.galaxy.reanalysis.campaigns import LoadedCampaign, counts, item_of
-from biobank_core.model.kinds import CampaignItem, ItemState
+from biobank_core.model.kinds import CampaignItem, CampaignState, ItemState
 
 COLUMNS = ("sample", "label", "state", "history", "invocation", "old", "new", "error", "attempts")
 
@@ -37,6 +37,9 @@ def summary(loaded: LoadedCampaign) -> str:
     told = [f"{counted(items)}"]
     if out:
         told.append(f"{out} left out by the plan")
+    failed = any(item.state is ItemState.FAILED for item in items)
+    if failed and loaded.campaign.state is CampaignState.FINISHED:
+        told.append("`biobank reanalyse run --retry` runs the failed ones again")
     return f"campaign {loaded.campaign.label!r}: {loaded.campaign.state.value}; {'; '.join(told)}"
 
 
