@@ -75,13 +75,16 @@ class Following:
         return out
 
 
+FOLLOW = ("biobank_core.cli", "record", "--follow")
+SERVICE = ("sync_service", "run", "--only", "recorder")
+
+
 @contextmanager
-def following(lab: Lab, url: str, folder: Path, *options: str) -> Iterator[Following]:
+def following(
+    lab: Lab, url: str, folder: Path, *options: str, command: tuple[str, ...] = FOLLOW
+) -> Iterator[Following]:
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "biobank_core.cli", "record", "--follow"),
-            *("--galaxy-name", SERVER, *options),
-        ],
+        [sys.executable, "-m", *command, "--galaxy-name", SERVER, *options],
         env={
             **os.environ,
             "BIOBANK_CATALOG": f"sqlite:///{folder / 'catalog.db'}",
@@ -127,6 +130,22 @@ def test_jobs_are_recorded_as_they_end_until_a_signal_comes(lab: Lab, tmp_path: 
     assert lab.user.key not in "".join(run.lines)
     # All of it is there: nothing is left for another recording.
     assert lab.counted()[0].recorded == 0
+
+
+def test_the_service_records_with_rules_and_without_any_broker(lab: Lab, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yml"
+    rules.write_text("exclude:\n  tag: no-biobank\n")
+    secret = lab.user.new_history("secret")
+    lab.user.client.histories.update_history(secret, tags=["no-biobank"])
+    lab.user.upload(secret, "one\n")
+    options = ("--interval", "3600", "--rules", str(rules))
+    with following(lab, lab.url, tmp_path, *options, command=SERVICE) as run:
+        run.says(f"jobs of {lab.user.email}")
+        lab.user.upload(lab.history, "one\n")
+        lab.user.wait_for(lab.actions, what="the recording of a job", timeout_s=60)
+        run.end(signal.SIGTERM)
+    assert lab.user.key not in "".join(run.lines)
+    assert {action.galaxy.history_id for action in lab.actions() if action.galaxy} == {lab.history}
 
 
 def test_a_galaxy_that_goes_away_is_said_once_and_followed_again(
