@@ -24,6 +24,7 @@ from biobank_core.errors import (
     StorageError,
     TimeoutExceededError,
 )
+from biobank_core.sqlite_place import AS_USUAL, how_to_open, network_file_system
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +40,6 @@ _CACHE_KIB: Final = 65_536
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _MAX_IDLE_READERS: Final = 2
 _FILE_MODE: Final = 0o600
-
-# WAL needs shared memory between the processes, which these do not give.
-_NETWORK_FILE_SYSTEMS: Final = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "9p")
-)
 
 _MIGRATIONS_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS biobank_migration (
@@ -90,7 +86,8 @@ class SqliteFile:
             self._make_empty()
         elif not self.path.exists():
             raise InputError("there is no such file; `biobank init` makes it", file=str(self.path))
-        if (system := _network_file_system(self.path)) is not None:
+        self._mode: Final = how_to_open(self.path)
+        if (system := network_file_system(self.path)) is not None:
             _log.warning(
                 "%s is on a network file system (%s): SQLite can lose data there when more than "
                 "one machine uses the file",
@@ -254,9 +251,8 @@ class SqliteFile:
             raise StorageError(f"{self.path}: can't be made: {exc.strerror or exc}") from exc
 
     def _open(self) -> sqlite3.Connection:
-        # mode=rw: a file that vanished in between must not come back empty. An absolute path,
-        # because a reader may be opened after the program changed its folder.
-        target = f"file:{quote(os.fspath(self._absolute()))}?mode=rw"
+        # An absolute path, because a reader may be opened after the program changed its folder.
+        target = f"file:{quote(os.fspath(self._absolute()))}?{self._mode}"
         connection = sqlite3.connect(
             target,
             uri=True,
@@ -281,6 +277,8 @@ class SqliteFile:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if ours != APPLICATION_ID and (ours or tables):
             raise StorageError(f"{self.path} is the SQLite file of another program")
+        if self._mode != AS_USUAL:
+            return
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         if mode != "wal":
             self._switch_to_wal(connection)
@@ -372,23 +370,3 @@ def _statements(script: str) -> Iterator[str]:
 
 def _name(exc: sqlite3.Error) -> str:
     return getattr(exc, "sqlite_errorname", "") or ""
-
-
-def _network_file_system(path: Path) -> str | None:
-    """The type of the network file system that the path is on; None when local or unknown."""
-    try:
-        folder = os.fspath(path.absolute().parent.resolve())
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    best, system = "", ""
-    for line in mounts.splitlines():
-        parts = line.split(" ")
-        if len(parts) < 3:
-            continue
-        point = parts[1].replace("\\040", " ")
-        inside = folder == point or folder.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, system = point, parts[2]
-    network = system in _NETWORK_FILE_SYSTEMS or system.startswith("fuse.ssh")
-    return system if network else None

@@ -25,6 +25,7 @@ LAYERS = {
     "biobank_core.catalog": 1,
     "biobank_core.lineage": 1,
     "biobank_core.sqlite_file": 1,
+    "biobank_core.sqlite_place": 1,
     "biobank_core.catalog.registry": 2,
     "biobank_core.lineage.registry": 2,
     "biobank_core.lineage.service": 2,

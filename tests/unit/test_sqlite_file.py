@@ -241,6 +241,6 @@ def test_a_network_file_system_is_warned_about(
     with caplog.at_level(logging.WARNING):
         SqliteFile(tmp_path / "local.db", create=True)
         assert not caplog.records
-        monkeypatch.setattr(sqlite_file, "_network_file_system", lambda _path: "nfs4")
+        monkeypatch.setattr(sqlite_file, "network_file_system", lambda _path: "nfs4")
         SqliteFile(tmp_path / "remote.db", create=True)
     assert "network file system (nfs4)" in caplog.text
