@@ -75,7 +75,7 @@ class Client:
         parameters = omero.sys.ParametersI()
         for name, value in texts.items():
             parameters.addString(name, value)
-        return [row[0].val for row in self.query.projection(hql, parameters)]
+        return [row[0].val for row in self.query.projection(hql, parameters) if row]
 
     def submit(self, request: Any, context: dict[str, str] | None = None) -> Any:
         """Run a request and return its response; an omero.CmdError when it failed."""

@@ -1,0 +1,1 @@
+"""What a genuine OMERO.server was seen to do, asserted of whichever server is at hand."""
