@@ -328,7 +328,8 @@ class Action(Object, frozen=True, kw_only=True):
     """Something that was done, with everything that went in and came out.
 
     `flags` says what is not as usual: `partial` (an end without an identity was left out), `cycle`
-    (an edge that would close a cycle was left out), `ambiguous-identity`.
+    (an edge that would close a cycle was left out), `ambiguous-identity`, `unknown-reference` (a
+    parameter names reference data that are not registered).
 
     `without_edge` holds outputs, with their roles, that make no edge because they were not made
     here: copies of what went in, results of a cached job, what would close a cycle.
