@@ -10,21 +10,26 @@ from collections.abc import Iterator
 
 import click
 
-from biobank_core.cli import COMMANDS, cli
+from biobank_core.cli import cli
 
 
-def reference() -> str:
+def reference(
+    group: click.Group = cli,
+    *,
+    program: str = "biobank",
+    written_by: str = "python -m biobank_core.cli.reference > docs/cli.md",
+) -> str:
     """The whole reference: every command with its help, its arguments and its options."""
     lines = [
-        "# The command line of biobank",
+        f"# The command line of {program}",
         "",
-        "Written by `python -m biobank_core.cli.reference > docs/cli.md`; do not edit by hand.",
+        f"Written by `{written_by}`; do not edit by hand.",
         "",
     ]
-    root = click.Context(cli, info_name="biobank")
-    lines += _described(cli, root)
-    for name in COMMANDS:
-        command = cli.get_command(root, name)
+    root = click.Context(group, info_name=program)
+    lines += _described(group, root)
+    for name in group.list_commands(root):
+        command = group.get_command(root, name)
         if command is not None:
             lines += _with_subcommands(command, click.Context(command, info_name=name, parent=root))
     return "\n".join(lines).rstrip() + "\n"

@@ -55,6 +55,9 @@ def main() -> int:
     """Run all steps; 0 when every claim held."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
+    parser.add_argument(
+        "--full", action="store_true", help="with RabbitMQ, and Neo4j as the lineage index"
+    )
     parser.add_argument("--seed", type=int, help="of the moment at which the campaign is killed")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -62,7 +65,13 @@ def main() -> int:
     seed = arguments.seed if arguments.seed is not None else random.randrange(10_000)  # noqa: S311
     try:
         with ExitStack() as running:
-            Demo(arguments.output.absolute(), running, seed=seed).run()
+            chosen = Demo
+            if arguments.full:
+                # Its servers' libraries are extras.
+                from examples.demo.full import FullDemo  # noqa: PLC0415
+
+                chosen = FullDemo
+            chosen(arguments.output.absolute(), running, seed=seed).run()
     except KeyboardInterrupt:
         print("\ninterrupted; everything that the demo started has been stopped", file=sys.stderr)
         return 130
@@ -77,6 +86,9 @@ def main() -> int:
 
 class Demo:
     """The seven steps. What has to be stopped at the end is put on `running`."""
+
+    # For `biobank lineage`.
+    lineage_options: tuple[str, ...] = ()
 
     def __init__(self, output: Path, running: ExitStack, *, seed: int) -> None:
         self._output = output
@@ -99,6 +111,7 @@ class Demo:
             self._new_output_folder()
         with step("Start Galaxy with PostgreSQL and a celery worker, in a folder of its own"):
             server = self._start_galaxy()
+            self.start_services()
         with step("Register isolates, consents, tubes; type the genomes in Galaxy"):
             self._register()
             laboratory = self._type_genomes(server, prepared)
@@ -111,7 +124,14 @@ class Demo:
             self._reanalyse(server, laboratory)
         with step("Nothing more to do"):
             self._select_again()
+            self.check_services()
         self._summarise()
+
+    def start_services(self) -> None:
+        """Start what else is needed: nothing, with the index in the catalog's file."""
+
+    def check_services(self) -> None:
+        """Check claims about that."""
 
     def _new_output_folder(self) -> None:
         # Only what an earlier demo made: the folder may be anybody's.
@@ -120,6 +140,7 @@ class Demo:
             path.unlink()
         for path in (self._report, self._report.with_suffix(".tsv"), self._picture):
             path.unlink(missing_ok=True)
+        (self._output / "relay.json").unlink(missing_ok=True)
 
     def _start_galaxy(self) -> GalaxyServer:
         server = GalaxyServer(tool_folders=[TOOLS], test_tools=False, warm_up=False)
@@ -168,7 +189,9 @@ class Demo:
     def _show_lineage(self) -> None:
         code = "KP-01"
         answer = table(
-            self._terminal.biobank("lineage", f"KPN:{code}", "--direction", "downstream")
+            self._terminal.biobank(
+                "lineage", f"KPN:{code}", "--direction", "downstream", *self.lineage_options
+            )
         )
         labels = " ".join(row["label"] for row in answer)
         self._expect(TUBES[code] in labels, f"the lineage of {code} holds its tube {TUBES[code]}")
@@ -177,6 +200,7 @@ class Demo:
         self._terminal.biobank(
             *("lineage", f"KPN:{code}", "--direction", "downstream"),
             *("--format", "svg", "--output", self._picture),
+            *self.lineage_options,
         )
 
     def _upgrade_and_select(self, server: GalaxyServer, prepared: Prepared) -> None:

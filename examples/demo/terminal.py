@@ -34,6 +34,11 @@ class Terminal:
         """Put one more variable into the environment of the commands that follow."""
         self._environment[name] = value
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the commands that follow."""
+        return dict(self._environment)
+
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[None]:
         """Announce a step; say at its end how long it took."""

@@ -14,7 +14,7 @@ from tests.faults.sync_lab import SyncLab
 from tests.servers.neo4j import Neo4jServer
 from tests.servers.rabbitmq import RabbitMQServer
 
-_killers: list[tuple[str, Killer]] = []
+_killers: list[tuple[str, Killer | SyncLab]] = []
 
 
 @pytest.fixture
@@ -37,6 +37,8 @@ def sync_lab(
         yield lab
     finally:
         lab.close()
+        if lab.kills_s:
+            _killers.append((request.node.nodeid, lab))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

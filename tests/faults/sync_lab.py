@@ -1,7 +1,7 @@
 """A catalog under load, its relays and consumers as processes that may be killed, and the proof.
 
 BIOBANK_FAULT_SEED: the seed of what is changed and when something is killed (printed).
-BIOBANK_SYNC_FAULT_ROUNDS: how many kills a test wants (default 2).
+BIOBANK_FAULT_ROUNDS: how many kills a test wants (default 2).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from tests.faults.killing import SEED, environment
 from tests.servers.neo4j import Neo4jServer
 from tests.servers.rabbitmq import RabbitMQServer
 
-ROUNDS: Final = int(os.environ.get("BIOBANK_SYNC_FAULT_ROUNDS", "2"))
+ROUNDS: Final = int(os.environ.get("BIOBANK_FAULT_ROUNDS", "2"))
 STUDY: Final = derived_vid("SyncFault", "study")
 TOOL: Final = derived_vid("SyncFault", "tool")
 _STEP_TIMEOUT_S: Final = 120.0
@@ -137,6 +137,7 @@ class SyncLab:
         name: str = "",
     ) -> None:
         print(f"BIOBANK_FAULT_SEED={SEED}")
+        self.name = name
         self.chance = random.Random(f"{SEED} {name}")
         self.changes = Changes(f"{SEED} {name} changes")
         self.folder = folder
@@ -150,6 +151,8 @@ class SyncLab:
             "BIOBANK_INDEX": neo4j.url if neo4j else f"sqlite:///{folder}/i.db",
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # How long each kill came after the load had begun.
+        self.kills_s: list[float] = []
         self.catalog = open_catalog(self.settings.catalog, create=True)
         with self.index() as index:
             index.clear()
@@ -272,6 +275,20 @@ class SyncLab:
             stop.set()
             thread.join()
         assert not failures, failures
+
+    def wait_for_moment(self, most_s: float) -> None:
+        """Wait until the random moment, at most so late, at which to kill something."""
+        moment_s = self.chance.uniform(0.5, most_s)
+        time.sleep(moment_s)
+        self.kills_s.append(moment_s)
+
+    def __str__(self) -> str:
+        moments = " ".join(f"{moment_s:.1f}" for moment_s in sorted(self.kills_s))
+        name = self.name.removeprefix("test_").replace("_", " ")
+        return (
+            f"{name}: {len(self.kills_s)} kills under load, {self.changes.made:,} changes; "
+            f"seed {SEED}; {moments} s after the load began"
+        )
 
     # The proof
 

@@ -16,7 +16,7 @@ def test_a_killed_part_goes_on_where_it_was(sync_lab: SyncLab, part: str) -> Non
         sync_lab.start(name, "--batch", "200")
     for _ in range(ROUNDS):
         with sync_lab.under_load(units_a_second=40):
-            time.sleep(sync_lab.chance.uniform(1.0, 4.0))
+            sync_lab.wait_for_moment(4.0)
             sync_lab.kill(part)
             time.sleep(sync_lab.chance.uniform(0.0, 1.0))
             sync_lab.start(part, "--batch", "200")
@@ -30,7 +30,7 @@ def test_a_killed_rabbitmq_has_kept_what_it_confirmed(sync_lab: SyncLab) -> None
         sync_lab.start(name, "--batch", "200")
     for _ in range(ROUNDS):
         with sync_lab.under_load(units_a_second=40):
-            time.sleep(sync_lab.chance.uniform(1.0, 4.0))
+            sync_lab.wait_for_moment(4.0)
             sync_lab.rabbitmq.kill()
             time.sleep(sync_lab.chance.uniform(0.0, 2.0))
             sync_lab.rabbitmq.start()

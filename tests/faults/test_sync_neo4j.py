@@ -23,7 +23,7 @@ def test_a_killed_neo4j_is_waited_for(sync_lab: SyncLab) -> None:
     sync_lab.start("consumer", "--batch", "200")
     for _ in range(ROUNDS):
         with sync_lab.under_load():
-            time.sleep(sync_lab.chance.uniform(1.0, 5.0))
+            sync_lab.wait_for_moment(5.0)
             sync_lab.neo4j.kill()
             time.sleep(sync_lab.chance.uniform(0.0, 2.0))
         sync_lab.neo4j.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
 import sys
 import threading
 import urllib.error
@@ -278,9 +279,15 @@ def test_the_operators_readme_names_every_metric_and_command() -> None:
         assert f"biobank-sync {command}" in text
 
 
-def test_help_does_not_import_what_it_does_not_need() -> None:
-    import subprocess
+def test_the_reference_of_the_commands_is_the_newest() -> None:
+    from sync_service.cli.reference import reference
 
+    assert (ROOT / "docs/biobank-sync.md").read_text() == reference(), (
+        "run: python -m sync_service.cli.reference > docs/biobank-sync.md"
+    )
+
+
+def test_help_does_not_import_what_it_does_not_need() -> None:
     program = (
         "import sys\nfrom sync_service.cli import cli\n"
         "try: cli.main(['--help'])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
