@@ -17,6 +17,7 @@ from biobank_core.catalog.port import Catalog
 from biobank_core.errors import BiobankError, InputError, NotFoundError
 from biobank_core.galaxy import identity, wire
 from biobank_core.galaxy.drafts import Draft, Drafter
+from biobank_core.galaxy.fetched import with_originals
 from biobank_core.galaxy.gather import Gatherer
 from biobank_core.galaxy.matching import match
 from biobank_core.galaxy.records import FINAL_STATES, JobRecord, utc
@@ -124,6 +125,8 @@ class Recorder:
         self._ambiguous: set[str] = set()
         self._times: dict[str, datetime] = {}
         self._not_now: Collection[str] = ()
+        # The jobs that the rules leave out, of those that `prepare` was shown.
+        self.unwanted: set[str] = set()
         self.summary = Summary()
         self._cursor_name = self._name_of_cursor(study)
         self._saver = Saver(
@@ -133,10 +136,13 @@ class Recorder:
             cursor=self._standing_cursor() if source.live else None,
         )
 
-    def prepare(self, not_now: Collection[str] = ()) -> list[Todo]:
+    def prepare(
+        self, not_now: Collection[str] = (), *, unwanted: Collection[str] = ()
+    ) -> list[Todo]:
         """What there is to do, oldest first: one list request, or one a page of many jobs.
 
-        `not_now` are ids of jobs that could not be recorded before, to be left for a later run.
+        `not_now` are ids of jobs that could not be recorded before, to be left for a later run;
+        `unwanted` of those that the rules are known to leave out: their histories are not asked.
         """
         rows = sorted(self._first_list(), key=lambda row: (row.update_time, row.id))
         self._note_twins(rows)
@@ -152,7 +158,8 @@ class Recorder:
             self.summary.seen += 1
             if row.id in seen or row.id in self._not_now:
                 continue
-            if not wanted(self._rules, self._source, row):
+            if row.id in unwanted or not wanted(self._rules, self._source, row):
+                self.unwanted.add(row.id)
                 self.summary.left_out += 1
                 continue
             todo.append(Todo(row.id, utc(row.update_time), row.state in FINAL_STATES))
@@ -225,12 +232,16 @@ class Recorder:
                 drafts.append(drafter.draft(job, around))
             except (BiobankError, ValueError) as exc:
                 failed[job.id or ""] = str(exc)
-        drafts = self._with_references(drafts)
+        drafts = with_originals(
+            self._with_references(drafts), jobs, around, source=self._source, catalog=self._catalog
+        )
         matches = match(
             self._catalog,
             self._rules,
             drafter.candidates,
-            actions=[draft.action for draft in drafts if draft.action],
+            actions=[
+                obj for draft in drafts for obj in draft.objects.values() if isinstance(obj, Action)
+            ],
             operator=self._by,
         )
         studies = [Draft("", None, {study.vid: study}) for study in self._studies.take_new()]

@@ -61,6 +61,8 @@ class LiveRounds:
     # Data whose hash was not there when they were recorded: Galaxy computes it after the job.
     _late: set[str] = field(default_factory=set)
     _look_back_at: float = 0.0
+    # Jobs of the last look that the rules leave out; the next one shows many of them again.
+    _unwanted: set[str] = field(default_factory=set)
     _to_compute: dict[str, Copies] | None = None
 
     def __call__(self, stopped: Callable[[], bool], not_now: frozenset[str]) -> Summary:
@@ -81,7 +83,8 @@ class LiveRounds:
         if time.monotonic() >= self._look_back_at:
             recorder.link_references()
             self._look_back_at = time.monotonic() + _LOOK_BACK_S
-        todo = recorder.prepare(not_now)
+        todo = recorder.prepare(not_now, unwanted=self._unwanted)
+        self._unwanted = recorder.unwanted
         summary = recorder.run(todo, _Said(len(todo)), stopped=stopped)
         self._late |= summary.without_hash
         return summary

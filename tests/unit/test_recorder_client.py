@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -142,6 +146,36 @@ def test_a_galaxy_that_is_too_old_says_what_is_needed(server: Server) -> None:
     server.says("/api/version", {"version_major": "19.09"})
     with pytest.raises(UnreachableError, match=r"19\.09.*23\.1"):
         GalaxyClient.connect(server.url, KEY)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ({"version_major": "19.09"}, "is 19.09; at least 23.1 is needed: ask for an upgrade"),
+        ("<html>Please log in</html>", "not Galaxy's JSON: is it the URL of a Galaxy"),
+        ({"version_major": None}, "does not say which version of Galaxy it is"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_a_server_and_makes_nothing(
+    server: Server, tmp_path: Path, version: Any, said: str
+) -> None:
+    server.says("/api/version", version)
+    done = subprocess.run(
+        [sys.executable, "-m", "biobank_core.cli", "record", "--galaxy", server.url],
+        env={
+            **os.environ,
+            "BIOBANK_CATALOG": f"sqlite:///{tmp_path / 'c.db'}",
+            "GALAXY_API_KEY": KEY,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert KEY not in done.stderr
+    assert not (tmp_path / "c.db").exists()
 
 
 def test_a_busy_server_is_asked_again_and_a_fault_is_not(server: Server) -> None:

@@ -231,6 +231,30 @@ def test_jobs_that_the_rules_leave_out_are_not_listed_for_ever(catalog: SqliteCa
     assert cursor.object.position == galaxy.records["other49"].update_time
 
 
+def test_what_the_rules_leave_out_is_decided_once(catalog: SqliteCatalog) -> None:
+    galaxy = ScriptedGalaxy()
+    for number in range(5):
+        galaxy.add(f"j{number}", number, history_id=f"h{number}")
+    rules = Rules(exclude=Choice(histories=("h1", "h2")))
+    unwanted: set[str] = set()
+    for left_out, asked in ((2, 5), (2, 0)):
+        galaxy.asked.clear()
+        made = Recorder(
+            catalog,
+            galaxy,  # type: ignore[arg-type]
+            server="g",
+            scope=Scope(),
+            rules=rules,
+            study=None,
+            by="test",
+        )
+        made.run(made.prepare(unwanted=unwanted))
+        unwanted = made.unwanted
+        assert (made.summary.left_out, unwanted) == (left_out, {"j1", "j2"})
+        assert sum(what.startswith("history") for what in galaxy.asked) == asked
+    assert catalog.count()["Action"] == 3
+
+
 def test_a_galaxy_without_events_is_asked_by_the_clock(catalog: SqliteCatalog) -> None:
     galaxy = ScriptedGalaxy()
     galaxy.add("j0", 0, outputs=(end("o", 0),))
