@@ -9,11 +9,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol
-
-import msgspec
+from typing import Final, NamedTuple, Protocol
 
 from biobank_core.catalog.cycles import refuse_container_loops, refuse_cycles
+from biobank_core.catalog.one import (
+    UniqueKey,
+    exact_body,
+    fits,
+    kind_of,
+    misfit,
+    refuse_depth,
+    unique_keys,
+)
 from biobank_core.catalog.port import Change, Delete, Referrer, Save
 from biobank_core.errors import (
     ConflictError,
@@ -24,18 +31,13 @@ from biobank_core.errors import (
 )
 from biobank_core.model import codec
 from biobank_core.model.base import Object, OnCascade, Reference, UnreadKind
-from biobank_core.model.kinds import Device, Enrollment, Study, Tombstone, Vessel
+from biobank_core.model.kinds import Tombstone
 from biobank_core.model.registry import (
     ReferenceField,
-    is_a,
     kinds,
     reference_fields,
     references,
 )
-
-# Parameters nested deeper than this are somebody's mistake or attack; programs that read them
-# recursively would fail later, far from the cause.
-MAX_DEPTH: Final = 100
 
 # How many objects an error names that stand in the way of a delete.
 _MAX_NAMED: Final = 3
@@ -47,14 +49,6 @@ class State(NamedTuple):
     kind: str
     version: int
     deleted: bool
-
-
-class UniqueKey(NamedTuple):
-    """What no two living objects may share: `key` is compared; `field` and `value` are shown."""
-
-    key: str
-    field: str
-    value: str
 
 
 class Present(Protocol):
@@ -111,11 +105,6 @@ class Write(NamedTuple):
         return isinstance(self.object, Tombstone)
 
 
-def kind_of(obj: Object) -> str:
-    """The kind that a VID has for ever: of a Tombstone, that of the deleted object."""
-    return obj.of if isinstance(obj, Tombstone) else obj.kind
-
-
 def prepare(changes: Sequence[Change]) -> Unit:
     """Check each change by itself. Raises InputError naming the object, field and value."""
     saves: dict[str, Draft] = {}
@@ -157,56 +146,6 @@ def check(unit: Unit, present: Present) -> list[Write]:
     return _writes(unit, before, doomed)
 
 
-def unique_keys(obj: Object) -> tuple[UniqueKey, ...]:
-    """What must be unique about this object among all living ones."""
-    match obj:
-        case Vessel():
-            label = UniqueKey(f"vessel {obj.study} {obj.label}", "label", obj.label)
-            if obj.barcode is None:
-                return (label,)
-            return (label, UniqueKey(f"barcode {obj.barcode}", "barcode", obj.barcode))
-        case Enrollment():
-            return (UniqueKey(f"code {obj.study} {obj.code}", "code", obj.code),)
-        case Study():
-            return (UniqueKey(f"study {obj.label}", "label", obj.label),)
-        case Device():
-            pair = msgspec.json.encode([obj.label, obj.release]).decode()
-            shown = obj.label if obj.release is None else f"{obj.label} {obj.release}"
-            return (UniqueKey(f"device {pair}", "label", shown),)
-    return ()
-
-
-@functools.cache
-def fits(reference: Reference, kind: str) -> bool:
-    """Whether such a reference may point to an object of this kind."""
-    return any(is_a(kind, allowed) for allowed in reference.kinds)
-
-
-def misfit(reference: Reference, kind: str) -> str:
-    """The reason to give when it does not."""
-    return f"names a {kind}; allowed are {', '.join(reference.kinds)}"
-
-
-def refuse_depth(obj: Object) -> None:
-    """Raises InputError when a free JSON field is nested deeper than MAX_DEPTH."""
-    for field in _free_fields(obj.kind):
-        value = getattr(obj, field)
-        level = [value]
-        for _ in range(MAX_DEPTH):
-            level = [
-                part
-                for holder in level
-                for part in (holder.values() if isinstance(holder, dict) else holder)
-                if isinstance(part, dict | list | tuple)
-            ]
-            if not level:
-                break
-        else:
-            raise InputError(
-                f"{obj.kind} {obj.vid}: nested deeper than {MAX_DEPTH} levels", field=field
-            )
-
-
 def _draft(change: Save) -> Draft:
     obj = change.object
     if isinstance(obj, UnreadKind):
@@ -220,48 +159,6 @@ def _draft(change: Save) -> Draft:
     if isinstance(obj, Tombstone) and (obj.of not in kinds() or obj.of == "Tombstone"):
         raise InputError(f"Tombstone {obj.vid}: unknown kind", field="of", value=obj.of)
     return Draft(obj, change.based_on, body, tuple(references(obj)), unique_keys(obj))
-
-
-def exact_body(obj: Object) -> bytes:
-    """Its JSON, proven to give the same object again.
-
-    An object that was made in Python, not decoded, was never checked against its types.
-    """
-    try:
-        body = codec.encode(obj)
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise InputError(f"{obj.kind} {obj.vid}: {exc}") from exc
-    try:
-        again = codec.decode(body)
-    except InputError as exc:
-        raise InputError(
-            f"{obj.kind} {obj.vid}: {exc.reason}", field=exc.field, value=exc.value
-        ) from exc
-    if again != obj and msgspec.to_builtins(again) != _plain(msgspec.to_builtins(obj)):
-        raise InputError(
-            f"{obj.kind} {obj.vid}: holds a number that JSON can't say exactly "
-            "(NaN, infinity, or beyond 64 bits)"
-        )
-    return body
-
-
-def _plain(value: Any) -> Any:
-    """The same with lists for tuples, as JSON gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value
-
-
-@functools.cache
-def _free_fields(kind: str) -> tuple[str, ...]:
-    cls = kinds()[kind]
-    return tuple(
-        field.name
-        for field in msgspec.structs.fields(cls)
-        if getattr(field.type, "__origin__", None) is dict
-    )
 
 
 def _mentioned(unit: Unit) -> set[str]:

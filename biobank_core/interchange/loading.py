@@ -11,7 +11,7 @@ from typing import IO, Final, TypeVar
 
 import msgspec
 
-from biobank_core.catalog.checks import UniqueKey, kind_of, refuse_depth, unique_keys
+from biobank_core.catalog.one import UniqueKey, kind_of, refuse_depth, unique_keys
 from biobank_core.catalog.port import Catalog, Change, Delete, Save, Versioned
 from biobank_core.errors import ConflictError, DuplicateError, InputError, StaleVersionError
 from biobank_core.interchange.lines import Line, LineFile, refuse_repeated_names

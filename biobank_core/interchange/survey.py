@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Final
 
-from biobank_core.catalog.checks import fits, kind_of, misfit
+from biobank_core.catalog.one import fits, kind_of, misfit
 from biobank_core.catalog.port import Catalog
 from biobank_core.errors import CycleError, InputError
 from biobank_core.interchange.lines import Line, LineFile
