@@ -19,6 +19,7 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from biobank_core.catalog.port import Catalog, CommittedUnit, Position, Versioned
 from biobank_core.lineage.events import IndexEvent
+from biobank_core.lineage.in_place import RebuiltInPlace, rebuild_in_place
 from biobank_core.lineage.port import LineageIndex, Needed, Refusal
 from biobank_core.lineage.projection import in_graph, project
 
@@ -44,7 +45,7 @@ class KeepsPosition(Protocol):
 
 
 # A change of the feed: the log and VID that it is of, the version it made.
-_Change: TypeAlias = tuple[tuple[str, str], int]
+Change: TypeAlias = tuple[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,10 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     changes = units = 0
     oldest: datetime | None = None
     blocked: set[str] = set()
-    for some in _unit_batches(catalog.changes(settled)):
-        lacking = _lacking(index, some)
+    for some in unit_batches(catalog.changes(settled)):
+        missed = lacking(index, some)
         for unit in some:
-            missing = sum(change in lacking for change in _changes_of(unit))
+            missing = sum(change in missed for change in _changes_of(unit))
             if missing:
                 changes += missing
                 units += 1
@@ -116,7 +117,7 @@ def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> 
         if not refusal.discarded:
             # Raises, unless it was applied meanwhile.
             index.wait_for({(refusal.log, refusal.vid): refusal.version}, timeout_s=timeout_s)
-    for some in _unit_batches(catalog.changes(index.checked())):
+    for some in unit_batches(catalog.changes(index.checked())):
         needed: dict[tuple[str | None, str], int] = {}
         for unit in some:
             if unit.number <= head.get(unit.log, 0):
@@ -134,33 +135,33 @@ def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> 
         index.wait_for(kept, timeout_s=max(0.0, give_up_at - time.monotonic()))
 
 
-def _changes_of(unit: CommittedUnit) -> Iterator[_Change]:
+def _changes_of(unit: CommittedUnit) -> Iterator[Change]:
     """The changes of a unit that have a place in the graph."""
     for change in unit.changes:
         if in_graph(change.kind):
             yield (unit.log, change.vid), change.version
 
 
-def _lacking(index: LineageIndex, units: list[CommittedUnit]) -> set[_Change]:
+def lacking(index: LineageIndex, units: list[CommittedUnit]) -> set[Change]:
     """Those of the units' changes that are neither applied nor refused."""
-    by_log: dict[str, list[_Change]] = {}
+    by_log: dict[str, list[Change]] = {}
     for unit in units:
         by_log.setdefault(unit.log, []).extend(_changes_of(unit))
-    lacking: set[_Change] = set()
+    found: set[Change] = set()
     for log, changes in by_log.items():
         applied = index.versions([vid for (_, vid), _ in changes], log=log)
-        lacking.update(item for item in changes if applied.get(item[0][1], 0) < item[1])
-    if lacking:
-        refused = index.refused({vid for (_, vid), _ in lacking})
-        lacking = {
+        found.update(item for item in changes if applied.get(item[0][1], 0) < item[1])
+    if found:
+        refused = index.refused({vid for (_, vid), _ in found})
+        found = {
             (key, version)
-            for key, version in lacking
+            for key, version in found
             if key not in refused or refused[key].version < version
         }
-    return lacking
+    return found
 
 
-def _unit_batches(units: Iterator[CommittedUnit]) -> Iterator[list[CommittedUnit]]:
+def unit_batches(units: Iterator[CommittedUnit]) -> Iterator[list[CommittedUnit]]:
     """Units by some thousand changes, so that looking them up costs few questions."""
     some: list[CommittedUnit] = []
     size = 0
@@ -205,9 +206,14 @@ def rebuild(
     """Make the index anew from the catalog's objects; how many events that were.
 
     Streams. An index that can does all in one transaction: readers see the old graph until the new
-    one is there, and a crash leaves the old one. `advance` is called with the number of objects
-    done since the last call.
+    one is there, and a crash leaves the old one. One that can't is mended piece by piece where it
+    is, in use all the while; after a crash the next call goes on. `advance` is called with the
+    number of objects done since the last call.
     """
+    if isinstance(index, RebuiltInPlace):
+        taken, head = rebuild_in_place(catalog, index, advance=advance)
+        index.set_checked(head, exactly=True)
+        return taken
     keeps = index if isinstance(index, KeepsPosition) else None
     with keeps.transaction() if keeps else nullcontext():
         head = dict(catalog.head())

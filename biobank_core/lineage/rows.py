@@ -172,16 +172,17 @@ def held(catalog: Catalog, index: LineageIndex) -> Iterator[Row]:
     """The rows that the index holds."""
     several = only_log(catalog) is None
     nobody: frozenset[str] = frozenset()
-    for node in index.nodes():
-        for maker in node.makers:
-            yield Made(node.vid, maker)
-        if node.makers or several:
-            groups = nobody if several else node.groups
-            yield Node(node.vid, node.kind, node.label, node.study, groups, node.deleted)
+    for item in index.content():
+        if not isinstance(item, Node):
+            yield item
+            continue
+        for maker in item.makers:
+            yield Made(item.vid, maker)
+        if item.makers or several:
+            groups = nobody if several else item.groups
+            yield Node(item.vid, item.kind, item.label, item.study, groups, item.deleted)
         else:
-            yield node
-    yield from index.edges()
-    yield from index.uses()
+            yield item
 
 
 def only_log(catalog: Catalog) -> str | None:
@@ -236,6 +237,12 @@ def giver(row: Row) -> tuple[str, str]:
 def ends(row: Row) -> tuple[str, ...]:
     """The nodes of an edge; nothing for other rows."""
     return (row.source, row.target) if isinstance(row, Edge) else ()
+
+
+def device_of(row: Row) -> str | None:
+    """The device whose label and release the row shows, if any."""
+    maker = getattr(row, "maker", None)
+    return maker.device if isinstance(maker, Maker) else None
 
 
 def described(row: Row) -> str:

@@ -11,18 +11,29 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import chain, islice
 from typing import Final
 
-from biobank_core.catalog.port import Catalog
+from biobank_core.catalog.port import Catalog, Position
 from biobank_core.errors import StorageError
 from biobank_core.garbage import no_collector
 from biobank_core.lineage import rows
-from biobank_core.lineage.follow import BATCH, KeepsPosition, catch_up, rebuild
+from biobank_core.lineage.follow import (
+    BATCH,
+    KeepsPosition,
+    catch_up,
+    lacking,
+    rebuild,
+    unit_batches,
+)
 from biobank_core.lineage.links import implicit_vid
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.projection import project
+
+# A change that the sync service was told of is applied within seconds; after this it is missing.
+GRACE_S: Final = 60.0
 
 _BUCKETS: Final = 4096
 # Rows of both sides that a second look keeps at once: some 200 MB.
@@ -30,12 +41,16 @@ _ROWS_AT_ONCE: Final = 250_000
 
 
 class What(Enum):
-    """What is wrong. DAMAGED is the storage itself, which no repair of ours mends."""
+    """What is wrong. DAMAGED is the storage itself, which no repair of ours mends.
+
+    FOREIGN is an object that another program changed in the catalog's own storage.
+    """
 
     MISSING = "missing"
     STALE = "stale"
     EXTRA = "extra"
     DAMAGED = "damaged"
+    FOREIGN = "foreign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,13 @@ def verify(
 
     With `repair` just that is mended, all in one transaction, before the stream ends; an index
     that can't be mended so (fed by several logs, or its tables contradict each other) is rebuilt.
-    An index in a file of its own is first brought up to date. A damaged file ends the stream with
+    An index in a file of its own is first brought up to date. One that the sync service feeds is
+    not locked: what was committed while it was looked at, or less than GRACE_S ago and not applied
+    yet, is on its way and no finding. A damaged file ends the stream with
     what was found of the damage. `advance` is told how many objects were read since the last call.
     """
+    for drift in catalog.drift(repair=repair):
+        yield Finding(What.FOREIGN, drift.vid, drift.kind, drift.detail)
     damaged = False
     for text in chain(catalog.damage(), index.damage()):
         damaged = True
@@ -72,11 +91,13 @@ def verify(
         catch_up(catalog, index)
         if not _differing(catalog, index, advance):
             return
+        if not isinstance(index, KeepsPosition):
+            yield from _looked_closely(catalog, index, repair=repair)
+            return
         with ExitStack() as locked:
             # Others may have written during the first look; now nobody does.
             locked.enter_context(catalog.transaction())
-            if isinstance(index, KeepsPosition):
-                locked.enter_context(index.transaction())
+            locked.enter_context(index.transaction())
             catch_up(catalog, index)
             yield from _looked_closely(catalog, index, repair=repair)
     except StorageError as exc:
@@ -87,16 +108,54 @@ def verify(
 
 def _looked_closely(catalog: Catalog, index: LineageIndex, *, repair: bool) -> Iterator[Finding]:
     found, hopeless = False, False
+    since = catalog.head()
     for buckets in _rounds(_differing(catalog, index, lambda _count: None)):
         wrong: set[str] = set()
-        for finding, vids in _compared(catalog, index, buckets):
+        for finding, vids in _confirmed(catalog, index, buckets, since):
             found = True
             wrong.update(vids)
             yield finding
         if repair and not hopeless:
             hopeless = not _mended(catalog, index, wrong)
-    if repair and found and (hopeless or _differing(catalog, index, lambda _count: None)):
+    if repair and found and (hopeless or _still_wrong(catalog, index)):
         rebuild(catalog, index)
+
+
+def _still_wrong(catalog: Catalog, index: LineageIndex) -> bool:
+    since = catalog.head()
+    return any(
+        True
+        for buckets in _rounds(_differing(catalog, index, lambda _count: None))
+        for _ in _confirmed(catalog, index, buckets, since)
+    )
+
+
+def _confirmed(
+    catalog: Catalog, index: LineageIndex, buckets: Collection[int], since: Position
+) -> Iterator[tuple[Finding, tuple[str, ...]]]:
+    """What `_compared` gives, without what is only on its way."""
+    compared = _compared(catalog, index, buckets)
+    if isinstance(index, KeepsPosition):
+        yield from ((finding, vids) for finding, vids, _ in compared)
+        return
+    several = list(compared)
+    if not several:
+        return
+    moving = _moving(catalog, index, since)
+    for finding, vids, device in several:
+        if moving.isdisjoint(vids) and device not in moving:
+            yield finding, vids
+
+
+def _moving(catalog: Catalog, index: LineageIndex, since: Position) -> set[str]:
+    """What was committed after `since`, and what was so of late that it may not be applied yet."""
+    moving = {change.vid for unit in catalog.changes(since) for change in unit.changes}
+    late = datetime.now(UTC) - timedelta(seconds=GRACE_S)
+    for some in unit_batches(catalog.changes(index.checked())):
+        recent = [unit for unit in some if unit.time >= late]
+        if recent:
+            moving.update(vid for (_, vid), _ in lacking(index, recent))
+    return moving
 
 
 def _differing(catalog: Catalog, index: LineageIndex, advance: rows.Advance) -> dict[int, int]:
@@ -130,8 +189,9 @@ def _rounds(counts: dict[int, int]) -> Iterator[frozenset[int]]:
 
 def _compared(
     catalog: Catalog, index: LineageIndex, buckets: Collection[int]
-) -> Iterator[tuple[Finding, tuple[str, ...]]]:
-    """What differs in these buckets, each with the VIDs to tell the index of anew."""
+) -> Iterator[tuple[Finding, tuple[str, ...], str | None]]:
+    """What differs in these buckets, each with the VIDs to tell the index of anew, and the device
+    that the row shows."""
     key_of = rows.bucket_key
     right: dict[rows.Key, rows.Given] = {}
     for row, vid, kind in rows.expected(catalog, index, lambda _count: None):
@@ -151,15 +211,17 @@ def _compared(
         row, vid, kind = given
         if isinstance(row, rows.Ahead):
             text = f"the index holds version {row.held}, the catalog {row.version}"
-            yield Finding(What.STALE, vid, kind, text), (vid,)
+            yield Finding(What.STALE, vid, kind, text), (vid,), None
         else:
-            yield Finding(What.MISSING, vid, kind, rows.described(row)), (vid,)
+            device = rows.device_of(row)
+            yield Finding(What.MISSING, vid, kind, rows.described(row)), (vid,), device
     for row, (wanted, vid, kind) in stale:
-        yield Finding(What.STALE, vid, kind, rows.difference(row, wanted)), (vid,)
+        text = rows.difference(row, wanted)
+        yield Finding(What.STALE, vid, kind, text), (vid,), rows.device_of(wanted)
     for row in surplus:
         vid, kind = rows.giver(row)
         vids = (vid,) if vid else rows.ends(row)
-        yield Finding(What.EXTRA, vid, kind, rows.described(row)), vids
+        yield Finding(What.EXTRA, vid, kind, rows.described(row)), vids, None
 
 
 def _mended(catalog: Catalog, index: LineageIndex, vids: Collection[str]) -> bool:

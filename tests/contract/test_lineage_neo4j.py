@@ -10,11 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from biobank_core.lineage.neo4j import Neo4jLineage
-from biobank_core.lineage.neo4j.connection import Connection, parse
 from biobank_core.lineage.sqlite import open_index as open_sqlite
 from biobank_core.sqlite_file import url_of_path
 from tests.contract.lineage_contract import LineageContract
+from tests.contract.neo4j_lab import emptied, opened
 
 # A round trip costs milliseconds, and each example makes some dozen.
 _few = settings(
@@ -29,17 +28,11 @@ class TestNeo4jLineage(LineageContract):
     def _server(self, neo4j):
         self.server = neo4j
 
-    def opened(self) -> Neo4jLineage:
-        auth = (self.server.user, self.server.password)
-        return Neo4jLineage(Connection(parse(self.server.url), auth))
-
     def open_index(self):
-        index = self.opened()
-        index.clear()
-        return index
+        return emptied(self.server)
 
     def a_second_of(self, index):
-        return self.opened()
+        return opened(self.server)
 
     @contextmanager
     def another(self, index):

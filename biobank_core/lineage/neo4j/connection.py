@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import neo4j
@@ -40,6 +40,7 @@ _READ_ONLY: Final = (
     "Neo.ClientError.General.WriteOnReadOnlyAccessDatabase",
     "Neo.ClientError.Cluster.NotALeader",
 )
+_CONSTRAINT: Final = "Neo.ClientError.Schema.ConstraintValidationFailed"
 _NO_DATABASE: Final = ("Neo.ClientError.Database.DatabaseNotFound",)
 OUT_OF_MEMORY: Final = (
     "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
@@ -50,6 +51,10 @@ OUT_OF_MEMORY: Final = (
 
 class OutOfMemoryError(UnreachableError):
     """The server has no memory for a transaction of this size; a smaller one may do."""
+
+
+class ConstraintError(StorageError):
+    """Something is there already that the ledger does not know of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +153,32 @@ class Connection:
         with self.errors(), self._session(neo4j.READ_ACCESS) as session:
             return session.execute_read(work)
 
+    def rows(self, query: str, parameters: Mapping[str, object]) -> list[list[Any]]:
+        """All rows of one reading query: one round trip, tried again where that may help."""
+        with self.errors(), self._session(neo4j.READ_ACCESS) as session:
+            try:
+                return session.run(query, dict(parameters)).values()
+            except (neo.DriverError, neo.Neo4jError) as exc:
+                if not exc.is_retryable() or isinstance(exc, neo.ServiceUnavailable):
+                    raise
+            return session.execute_read(lambda tx: run(tx, query, **parameters).values())
+
     def write(self, work: Callable[[neo4j.ManagedTransaction], T]) -> T:
         """Do this in one writing transaction; it may be done more than once, so be idempotent."""
+
+        def guarded(tx: neo4j.ManagedTransaction) -> T:
+            try:
+                return work(tx)
+            except neo.Neo4jError as exc:
+                if exc.code in OUT_OF_MEMORY:
+                    # The driver would try the very same again, for as long as it may.
+                    raise self._translated(exc) from exc
+                raise
+
         for left in range(_UNKNOWN_FATES, -1, -1):
             try:
                 with self.errors(), self._session(neo4j.WRITE_ACCESS) as session:
-                    return session.execute_write(work)
+                    return session.execute_write(guarded)
             except UnreachableError as exc:
                 if not left or not isinstance(exc.__cause__, neo.IncompleteCommit):
                     raise
@@ -222,6 +247,8 @@ class Connection:
         code = exc.code or ""
         if code in OUT_OF_MEMORY:
             return OutOfMemoryError(f"{place} has no memory for this now ({code})")
+        if code == _CONSTRAINT:
+            return ConstraintError(f"{place}: {(exc.message or '')[:300]}")
         if code in _READ_ONLY:
             return UnreachableError(f"{place} takes no writes now: it is read-only")
         if code in _NO_DATABASE:

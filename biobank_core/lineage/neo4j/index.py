@@ -15,10 +15,16 @@ from typing import Any, Final, TypeVar
 import neo4j
 
 from biobank_core.catalog.port import Position
-from biobank_core.errors import InputError
 from biobank_core.lineage.events import IndexEvent
-from biobank_core.lineage.neo4j import read, schema, write
-from biobank_core.lineage.neo4j.connection import Connection, OutOfMemoryError, parse, run
+from biobank_core.lineage.in_place import Progress
+from biobank_core.lineage.neo4j import read, rebuilding, schema, write
+from biobank_core.lineage.neo4j.connection import (
+    Connection,
+    ConstraintError,
+    OutOfMemoryError,
+    parse,
+    run,
+)
 from biobank_core.lineage.neo4j.states import check
 from biobank_core.lineage.port import (
     Answer,
@@ -115,14 +121,13 @@ class Neo4jLineage(LineageIndex):
                 raise
             self.apply(batch[: len(batch) // 2])
             self.apply(batch[len(batch) // 2 :])
+        except ConstraintError:
+            # Somebody took out an object and left its edges.
+            self._connection.write(lambda tx: write.take_in(tx, batch, fresh=False))
 
     def forget(self, vids: Iterable[str]) -> None:
-        """See the port; some thousand a transaction."""
-        wanted = list(dict.fromkeys(vids))
-        for vid in wanted:
-            if not is_vid(vid):
-                raise InputError("not a VID", field="vid", value=vid)
-        for some in _chunks(wanted, _FORGOTTEN):
+        """See the port; some thousand a transaction. Takes what somebody's hand named, too."""
+        for some in _chunks(dict.fromkeys(vids), _FORGOTTEN):
             self._connection.write(lambda tx, some=some: write.forget(tx, some))  # type: ignore[misc]
 
     def clear(self) -> None:
@@ -132,6 +137,32 @@ class Neo4jLineage(LineageIndex):
             "CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS",
             {},
         )
+
+    # Made anew, in place
+
+    def rebuild_in_progress(self) -> Progress | None:
+        """See `in_place.RebuiltInPlace`."""
+        return rebuilding.in_progress(self._connection)
+
+    def begin_rebuild(self, head: Position) -> Progress:
+        """See `in_place.RebuiltInPlace`."""
+        return rebuilding.begin(self._connection, head)
+
+    def take_in_anew(
+        self, batch: Sequence[IndexEvent], *, progress: Progress
+    ) -> list[tuple[str, int]]:
+        """See `in_place.RebuiltInPlace`."""
+        for event in batch:
+            check(event)
+        return rebuilding.take_in_anew(self._connection, batch, progress)
+
+    def unseen(self, progress: Progress, *, after: str, most: int) -> list[str]:
+        """See `in_place.RebuiltInPlace`."""
+        return rebuilding.unseen(self._connection, progress, after=after, most=most)
+
+    def end_rebuild(self, progress: Progress) -> None:
+        """See `in_place.RebuiltInPlace`."""
+        rebuilding.end(self._connection, progress)
 
     # Asking
 
@@ -225,7 +256,7 @@ class Neo4jLineage(LineageIndex):
         self._connection.write(lambda tx: write.end_refusals(tx, rows))
 
     def _rows(self, query: str, **parameters: object) -> list[list[Any]]:
-        return self._connection.read(lambda tx: run(tx, query, **parameters).values())
+        return self._connection.rows(query, parameters)
 
 
 _VERSIONS: Final = """

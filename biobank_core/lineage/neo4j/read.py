@@ -116,14 +116,9 @@ def connected(connection: Connection, question: Question) -> Answer:
     """See `LineageIndex.connected`."""
     filters.check(question)
     text, parameters = question_text(question), parameters_of(question)
-
-    def ask(tx: neo4j.ManagedTransaction) -> _Met:
-        met = _Met()
-        for row in run(tx, text, **parameters):
-            met.add(row.values())
-        return met
-
-    met = connection.read(ask)
+    met = _Met()
+    for row in connection.rows(text, parameters):
+        met.add(row)
     nodes = list(met.nodes.values())
     starts = [vid for vid in dict.fromkeys(question.starts) if _is_start(met.nodes.get(vid))]
     if question.via_tool is not None:
@@ -367,14 +362,10 @@ def edges(connection: Connection) -> Iterator[Edge]:
 
 def uses(connection: Connection) -> Iterator[Use]:
     """See `LineageIndex.uses`; they are few beside nodes and edges, so one query gives them."""
-
-    def ask(tx: neo4j.ManagedTransaction) -> list[Use]:
-        met = _Met()
-        for node, link in run(tx, _USES).values():
-            met.add([node, None, "", None, [], False, 0, [link], []])
-        return met.uses
-
-    yield from connection.read(ask)
+    met = _Met()
+    for node, link in connection.rows(_USES, {}):
+        met.add([node, None, "", None, [], False, 0, [link], []])
+    yield from met.uses
 
 
 def content(connection: Connection) -> Iterator[Node | Edge | Use]:
@@ -401,11 +392,7 @@ def content(connection: Connection) -> Iterator[Node | Edge | Use]:
 def _pages(connection: Connection, text: str) -> Iterator[list[_Row]]:
     after = ""
     while True:
-
-        def ask(tx: neo4j.ManagedTransaction, after: str = after) -> list[_Row]:
-            return run(tx, text, after=after, page=PAGE).values()
-
-        rows = connection.read(ask)
+        rows = connection.rows(text, {"after": after, "page": PAGE})
         if not rows:
             return
         after = rows[-1][0]

@@ -77,7 +77,7 @@ def properties(states: Mapping[str, IndexEvent], shown: Shown) -> Properties:
         held["logs"] = logs
         held["versions"] = [states[log].version for log in logs]
         held["states"] = [_encode(states[log]).decode() for log in logs]
-    elif _has_ends(event):
+    elif has_ends(event):
         held["state"] = _encode(event).decode()
     return held
 
@@ -134,7 +134,8 @@ def utc_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat()
 
 
-def _has_ends(event: IndexEvent) -> bool:
+def has_ends(event: IndexEvent) -> bool:
+    """Whether it names members, inputs or outputs: more than properties alone can hold."""
     if isinstance(event, NodeEvent):
         return bool(event.members)
     return isinstance(event, ActionEvent) and bool(event.inputs or event.outputs)

@@ -62,8 +62,8 @@ SET o = r.held, o:$(r.held.kind)
 """
 _SET_RECORDS: Final = """
 UNWIND $rows AS r
-MATCH (o:Record {vid: r.vid})
-SET o = r, o:$($label)
+MATCH (o:Record {vid: r.held.vid})
+SET o = r.held, o:$($label)
 """
 _RENAME_DEVICES: Final = """
 UNWIND $rows AS r
@@ -179,21 +179,36 @@ class _Changed:
     had_members: set[str] = field(default_factory=set)
     had_middle: set[str] = field(default_factory=set)
 
+    def note(self, vid: str, record: str | None, *, had_ends: bool) -> None:
+        """The graph may hold a part that this object gave before."""
+        if record is None:
+            if had_ends:
+                self.had_members.add(vid)
+            return
+        self.old.add(vid)
+        if record == "Action":
+            self.had_middle.add(implicit_vid(vid))
+
 
 def take_in(
-    tx: neo4j.ManagedTransaction, batch: Sequence[IndexEvent], *, rebuild: int | None = None
+    tx: neo4j.ManagedTransaction,
+    batch: Sequence[IndexEvent],
+    *,
+    rebuild: int | None = None,
+    fresh: bool = True,
 ) -> Taken:
     """Take the states of the batch into ledger and graph. Idempotent, in any order.
 
     With the number of a `rebuild` an object that it did not see yet is written anew whatever is
-    there, unless a later version of the same log is.
+    there, unless a later version of the same log is. `fresh` False: there may be edges of objects
+    that the ledger does not know; they are looked for.
     """
     by_vid: dict[str, dict[str, IndexEvent]] = {}
     for event in batch:
         known = by_vid.setdefault(event.vid, {})
         if event.log not in known or is_newer(event, known[event.log]):
             known[event.log] = event
-    return _Batch(tx, rebuild).take_in(by_vid)
+    return _Batch(tx, rebuild=rebuild, fresh=fresh).take_in(by_vid)
 
 
 def end_refusals(tx: neo4j.ManagedTransaction, rows: Collection[tuple[str, str, int]]) -> None:
@@ -206,9 +221,10 @@ def end_refusals(tx: neo4j.ManagedTransaction, rows: Collection[tuple[str, str, 
 class _Batch:
     """One round: lock and read what stands, decide, unmake, make."""
 
-    def __init__(self, tx: neo4j.ManagedTransaction, rebuild: int | None) -> None:
+    def __init__(self, tx: neo4j.ManagedTransaction, *, rebuild: int | None, fresh: bool) -> None:
         self._tx = tx
         self._rebuild = rebuild
+        self._fresh = fresh
         self._taken = Taken()
         self._devices: dict[str, tuple[str | None, str | None]] = {}
 
@@ -254,7 +270,7 @@ class _Batch:
             if decided is not None:
                 states, state = decided
                 held = self._properties(states, state)
-                rows.append(held)
+                rows.append({"held": held})
                 living = {} if state.event.deleted else held
                 renamed.append(
                     {
@@ -295,22 +311,18 @@ class _Batch:
                 continue
             known, fresh[vid] = decided
             now = self._properties(known, fresh[vid])
-            if record is None:
-                before = held.get("kind")
-                was = [before] if before not in (None, now["kind"]) else []
-                updates.append({"held": now, "was": was})
-                if "state" in held or "states" in held or self._rebuild is not None:
-                    changed.had_members.add(vid)
-            else:
-                updates.append(now)
-                if held.get("version") is not None or self._rebuild is not None:
-                    changed.old.add(vid)
-                    if record == "Action":
-                        changed.had_middle.add(implicit_vid(vid))
+            before = held.get("kind")
+            was = [before] if before not in (None, now.get("kind")) else []
+            updates.append({"held": now, "was": was})
+            if held.get("version") is not None:
+                changed.note(vid, record, had_ends="state" in held or "states" in held)
         if updates:
             statement = _SET_OBJECTS if record is None else _SET_RECORDS
             run(self._tx, statement, rows=updates, label=record).consume()
         changed.shown.update(fresh)
+        if not self._fresh:
+            for vid, state in fresh.items():
+                changed.note(vid, record, had_ends=of.has_ends(state.event))
 
     def _decide(
         self, held: Properties, told: dict[str, IndexEvent], *, record: str | None

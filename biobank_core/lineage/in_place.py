@@ -1,0 +1,200 @@
+"""A rebuild in place: for an index that readers and the sync service use while it is made anew.
+
+What the rebuild saw gets its number; what has none in the end is looked up in the catalog once more
+and, where nobody knows it, swept away. How far it is stands in the index, written together with
+what was done: after a kill the next rebuild goes on there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, Protocol, runtime_checkable
+
+from biobank_core.catalog.port import Catalog, Position, Versioned
+from biobank_core.lineage.events import IndexEvent
+from biobank_core.lineage.projection import in_graph, project
+from biobank_core.model.registry import is_a
+
+# Objects of one transaction.
+BATCH: Final = 5_000
+
+# In this order no edge comes before its nodes, but for those of nested collections.
+_STAGES: Final = ("nodes", "collections", "actions")
+_SWEEP: Final = "sweep"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rebuild is: `stage`, and in it all objects up to the VID `after`.
+
+    `head` is where the feed stood at its begin. `fresh`: nothing was in the index then, so nothing
+    of it can be stale.
+    """
+
+    number: int
+    head: Position
+    fresh: bool
+    stage: str = _STAGES[0]
+    after: str = ""
+
+
+@runtime_checkable
+class RebuiltInPlace(Protocol):
+    """An index that can be made anew while it is used."""
+
+    def rebuild_in_progress(self) -> Progress | None:
+        """The rebuild that was begun and has not ended, or None."""
+        ...
+
+    def begin_rebuild(self, head: Position) -> Progress:
+        """Begin one, with the next number."""
+        ...
+
+    def take_in_anew(
+        self, batch: Sequence[IndexEvent], *, progress: Progress
+    ) -> list[tuple[str, int]]:
+        """Write these states, whatever is there, and remember `progress`, in one transaction.
+
+        A later version of the same log stays; such are given back as (VID, version held). What this
+        rebuild saw before is treated as `apply` does.
+        """
+        ...
+
+    def unseen(self, progress: Progress, *, after: str, most: int) -> list[str]:
+        """VIDs, in order, of what no batch of this rebuild wrote."""
+        ...
+
+    def end_rebuild(self, progress: Progress) -> None:
+        """Take out edges and placeholders that nothing gives, and forget the progress."""
+        ...
+
+    def forget(self, vids: Iterable[str]) -> None:
+        """See `LineageIndex.forget`."""
+        ...
+
+
+def rebuild_in_place(
+    catalog: Catalog, index: RebuiltInPlace, *, advance: Callable[[int], None]
+) -> tuple[int, Position]:
+    """Make the index anew, or go on with a rebuild that was killed.
+
+    How many events that were, and where the feed stood at its begin: what came after that is for
+    who feeds the index.
+    """
+    head = dict(catalog.head())
+    progress = index.rebuild_in_progress()
+    if progress is None or set(progress.head) != set(head):
+        progress = index.begin_rebuild(head)
+    taken = 0
+    for batch, reached, done in _work(catalog, progress):
+        ahead = index.take_in_anew(batch, progress=reached)
+        _settle_ahead(catalog, index, batch, ahead, reached)
+        taken += len(batch)
+        advance(done)
+        progress = reached
+    progress = replace(progress, stage=_SWEEP, after="")
+    if not progress.fresh:
+        _sweep(catalog, index, progress)
+    index.end_rebuild(progress)
+    return taken, progress.head
+
+
+def _work(catalog: Catalog, progress: Progress) -> Iterator[tuple[list[IndexEvent], Progress, int]]:
+    """Batches of events, how far each gets, and how many objects were read for it."""
+    if len(progress.head) > 1:
+        # Objects do not say which of several logs hold them; the feed does. Not in order of VIDs,
+        # so it begins anew after a kill; what was written already costs little.
+        yield from _from_feed(catalog, progress)
+        return
+    log = next(iter(progress.head), "")
+    counts = catalog.count()
+    yield [], progress, sum(number for kind, number in counts.items() if not in_graph(kind))
+    for stage in _STAGES:
+        if progress.stage == _SWEEP or _STAGES.index(stage) < _STAGES.index(progress.stage):
+            continue
+        after = progress.after if stage == progress.stage else ""
+        objects = catalog.iterate({kind for kind in counts if _stage(kind) == stage})
+        for some in _batches(objects, BATCH):
+            done = len(some)
+            events = [
+                event
+                for item in some
+                if item.object.vid > after
+                and (event := project(item.object, version=item.version, log=log)) is not None
+            ]
+            reached = replace(progress, stage=stage, after=some[-1].object.vid)
+            if reached.after > after:
+                yield events, reached, done
+
+
+def _stage(kind: str) -> str | None:
+    if not in_graph(kind):
+        return None
+    if kind != "Tombstone" and is_a(kind, "Collection"):
+        return "collections"
+    if kind != "Tombstone" and (is_a(kind, "Action") or is_a(kind, "Supersession")):
+        return "actions"
+    return "nodes"
+
+
+def _from_feed(
+    catalog: Catalog, progress: Progress
+) -> Iterator[tuple[list[IndexEvent], Progress, int]]:
+    wanted: dict[tuple[str, str], None] = {}
+    for unit in catalog.changes({}):
+        wanted.update(dict.fromkeys((unit.log, change.vid) for change in unit.changes))
+        if len(wanted) >= BATCH:
+            yield _projected(catalog, list(wanted)), progress, len(wanted)
+            wanted.clear()
+    yield _projected(catalog, list(wanted)), progress, len(wanted)
+
+
+def _projected(catalog: Catalog, wanted: list[tuple[str, str]]) -> list[IndexEvent]:
+    found = catalog.get({vid for _, vid in wanted})
+    events = (
+        project(found[vid].object, version=found[vid].version, log=log)
+        for log, vid in wanted
+        if vid in found
+    )
+    return [event for event in events if event is not None]
+
+
+def _settle_ahead(
+    catalog: Catalog,
+    index: RebuiltInPlace,
+    batch: Sequence[IndexEvent],
+    ahead: list[tuple[str, int]],
+    progress: Progress,
+) -> None:
+    """A later version than the one just read: fed meanwhile, or of a catalog put back in time."""
+    if not ahead:
+        return
+    now = catalog.get([vid for vid, _ in ahead])
+    wrong = {vid for vid, held in ahead if vid not in now or now[vid].version < held}
+    if wrong:
+        index.forget(sorted(wrong))
+        index.take_in_anew([event for event in batch if event.vid in wrong], progress=progress)
+
+
+def _sweep(catalog: Catalog, index: RebuiltInPlace, progress: Progress) -> None:
+    log = next(iter(progress.head), "")
+    after = ""
+    while some := index.unseen(progress, after=after, most=BATCH):
+        after = some[-1]
+        found = catalog.get(some) if len(progress.head) <= 1 else {}
+        events = [
+            event
+            for item in found.values()
+            if (event := project(item.object, version=item.version, log=log)) is not None
+        ]
+        # Committed and fed since its stage began; all others are of no object that is known.
+        index.take_in_anew(events, progress=progress)
+        known = {event.vid for event in events}
+        index.forget([vid for vid in some if vid not in known])
+
+
+def _batches(objects: Iterator[Versioned], size: int) -> Iterator[list[Versioned]]:
+    while some := list(islice(objects, size)):
+        yield some
