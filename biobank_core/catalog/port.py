@@ -120,6 +120,15 @@ class Referrer:
     target: str
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """An object that another program changed behind the catalog's back, and what was done."""
+
+    vid: str
+    kind: str
+    detail: str
+
+
 class Catalog(ABC):
     """The port. Every method raises errors of biobank_core.errors only.
 
@@ -243,6 +252,13 @@ class Catalog(ABC):
         """What can still be read when `iterate` failed beyond the VID `after`; in any order.
 
         None stands for each object that can't. Nothing where the driver has no other way to read.
+        """
+        return iter(())
+
+    def drift(self, *, repair: bool = False) -> Iterator[Drift]:
+        """What other programs did to the storage's objects; with `repair` mended by new units.
+
+        Nothing where no other program can reach them. With `repair` a damaged log is mended first.
         """
         return iter(())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 from biobank_core.catalog.omero import mapping
 from biobank_core.catalog.omero.log import Commit, Log, commits_named
@@ -25,17 +27,20 @@ from biobank_core.catalog.port import (
 from biobank_core.errors import StorageError
 from biobank_core.model.registry import NOT_IN_FEED
 
+_BY_LOST_COMMIT: Final = "unknown: its commit is gone from the log"
+
 
 def changes(logs: Sequence[Log], since: Position) -> Iterator[CommittedUnit]:
     """The units of all logs after `since`, one log after the other."""
     position = dict(since)
-    for log in logs:
-        for commit in log.after(position.get(log.uuid, 0)):
+    chain = [(log.identity, part) for log in logs for part in (*log.older, log)]
+    for identity, log in chain:
+        for commit in log.following(position.get(log.uuid, 0)):
             if commit.unit.feed != commit.number:
                 continue
             position[log.uuid] = commit.number
             yield CommittedUnit(
-                log=log.uuid,
+                log=identity,
                 number=commit.number,
                 position=dict(position),
                 time=commit.unit.time,
@@ -55,7 +60,8 @@ def changes(logs: Sequence[Log], since: Position) -> Iterator[CommittedUnit]:
 
 def head(logs: Sequence[Log]) -> Position:
     """Where a reader of the feed stands who has read all of it."""
-    newest = {log.uuid: log.head().unit.feed for log in logs}
+    parts = [part for log in logs for part in (*log.older, log)]
+    newest = {part.uuid: part.head().unit.feed for part in parts}
     return {uuid: number for uuid, number in newest.items() if number}
 
 
@@ -79,20 +85,14 @@ def history(scope: Scope, vid: str) -> list[HistoryEntry]:
     for one in sorted(fulls, key=lambda full: written[full.name][0]):
         version, unit = written[one.name]
         commit = commits.get(unit)
-        if commit is None:
-            raise StorageError(
-                f"{vid}: commit {unit}, which wrote version {version}, is gone; `biobank verify` "
-                "tells more"
-            )
-        change = next((c for c in commit.unit.changes if c.vid == vid), None)
-        deleted = change is not None and change.deleted
+        deleted = (mapping.KIND, "Tombstone") in one.pairs
         emptied = any(name == mapping.DELETED for name, _ in one.pairs)
         long = texts.get(version_name(vid, version))
         entries.append(
             HistoryEntry(
                 version=version,
-                time=commit.unit.time,
-                by=commit.unit.by,
+                time=commit.unit.time if commit else _saved_at(scope, one),
+                by=commit.unit.by if commit else _BY_LOST_COMMIT,
                 change=ChangeKind.DELETED if deleted else ChangeKind.SAVED,
                 object=None if deleted or emptied else mapping.decoded(vid, one.pairs, long),
             )
@@ -106,6 +106,14 @@ def former(scope: Scope, names: Sequence[str]) -> dict[str, Full]:
     for page in pages(names, PAGE):
         found.update((k, one) for k, one in scope.full(page).items() if one.ns == HISTORY)
     return found
+
+
+def _saved_at(scope: Scope, full: Full) -> datetime:
+    """When OMERO saved the annotation: for one whose commit was lost with a part of the log."""
+    rows = scope.rows(
+        "select a.details.updateEvent.time from MapAnnotation a", "a.id = :id", id=full.id
+    )
+    return datetime.fromtimestamp(rows[0][0] / 1000, UTC)
 
 
 def _written(full: Full) -> tuple[int, str]:

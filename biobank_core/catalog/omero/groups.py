@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from biobank_core.catalog.checks import Unit
-from biobank_core.catalog.omero.log import Log, open_log, roots
+from biobank_core.catalog.omero.damage import damage, go_on, two_first_commits
+from biobank_core.catalog.omero.log import Commit, Log, open_log, roots
 from biobank_core.catalog.omero.rows import Scope
 from biobank_core.catalog.omero.session import Session
 from biobank_core.errors import InputError, NotPermittedError, StorageError
@@ -59,7 +60,8 @@ class Groups:
                     f"group {root.group} has two logs, {former.uuid} and {root.log}: two opened "
                     "one at the same moment; `biobank verify --repair` retires the empty one"
                 )
-            newest[key] = Log(scope, root)
+            older = (*former.older, former) if former is not None else ()
+            newest[key] = Log(scope, root, older)
         return list(newest.values())
 
     def open_first_log(self) -> None:
@@ -67,6 +69,25 @@ class Groups:
         group = self._all[0]
         self._refuse_stranger(group)
         open_log(self._session, group.id, by=str(self._session.context.userName))
+
+    def mend_logs(self, scope: Scope) -> None:
+        """Retire empty logs that were opened twice; go on from the last good commit of damaged."""
+        by_group: dict[tuple[int, int | None], list[Commit]] = {}
+        for root in roots(scope):
+            owner = root.owner if self._is_private(root.group) else None
+            by_group.setdefault((root.group, owner), []).append(root)
+        for several in by_group.values():
+            first = [root for root in several if root.unit.before is None]
+            if len(first) > 1:
+                empty = two_first_commits(scope, first)
+                # All of them are empty: the oldest stays.
+                retired = empty if len(empty) < len(first) else empty[1:]
+                ids = [root.annotation for root in retired]
+                if ids:
+                    self._session.delete({"Annotation": ids}, group=first[0].group)
+        for log in self.logs(scope):
+            if not self._of_another(log) and any(damage(scope, log)):
+                go_on(scope, log, by=str(self._session.context.userName))
 
     def log_of(self, unit: Unit, logs: Sequence[Log], scope: Scope) -> Log:
         """The log that a unit goes to. Raises InputError where there is none."""
@@ -78,9 +99,11 @@ class Groups:
             )
         return mine[0]
 
+    def _is_private(self, group_id: int) -> bool:
+        return any(group.private for group in self._all if group.id == group_id)
+
     def _of_another(self, log: Log) -> bool:
-        group = next(group for group in self._all if group.id == log.group)
-        return group.private and log.owner != self._session.user_id
+        return self._is_private(log.group) and log.owner != self._session.user_id
 
     def _named(self, name: str) -> Group:
         try:

@@ -38,12 +38,13 @@ _TRIES: Final = 5
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
-    """One object of a unit, as it stands in the log."""
+    """One object of a unit, as it stands in the log; `checksum` is of its pairs and long texts."""
 
     vid: str
     version: int
     kind: str
     deleted: bool
+    checksum: str
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,15 +126,22 @@ def commits_named(scope: Scope, names: Sequence[str]) -> dict[str, Commit]:
 
 
 class Log:
-    """One log: where it ends, and the tokens for going on."""
+    """One log: where it ends, and the tokens for going on.
 
-    def __init__(self, scope: Scope, root: Commit) -> None:
+    `older` are the damaged logs of the group that this one goes on from, oldest first; `identity`
+    is the same for all of them: by it an index tells groups apart.
+    """
+
+    def __init__(self, scope: Scope, root: Commit, older: tuple[Log, ...] = ()) -> None:
         self.uuid: Final = root.log
+        self.older: Final = older
+        self.identity: Final = older[0].uuid if older else root.log
         self.group: Final = root.group
         self.owner: Final = root.owner
         self.root: Final = root
         self._scope = scope
         self._head: Commit | None = None
+        self._sound = False
         self._tokens = Tokens(scope.session, root.group)
 
     @property
@@ -151,6 +159,46 @@ class Log:
             self._head = commit
         return self._head
 
+    def gap(self) -> str | None:
+        """What is wrong with the numbers of the commits, if anything; one query over all names."""
+        condition = self._scope.where("a.ns = :ns and a.name like :names")
+        [[count, greatest]] = self._scope.session.projection(
+            f"select count(a.id), max(a.name) from MapAnnotation a{condition}",  # noqa: S608
+            self._scope.parameters({"ns": COMMIT, "names": f"{self.uuid}/%"}),
+            group=self._scope.context,
+        )
+        place = parse_unit(greatest) if greatest else None
+        number = place[1] if place else 0
+        if count == number:
+            return None
+        if count < number:
+            return f"{number - count} of its {number} commits are missing"
+        return f"it has {count} commits, the last of them of number {number}"
+
+    def token_is_there(self, commit: Commit) -> bool:
+        """Whether the row that the next commit would point to still exists."""
+        rows = self._scope.session.projection(
+            "select e.id from ExternalInfo e where e.id = :id",
+            {"id": commit.unit.token},
+            group=self.group,
+        )
+        return bool(rows)
+
+    def refuse_damage(self) -> None:
+        """Raises StorageError where somebody deleted a part of the log; asked once a session."""
+        if not self._sound:
+            if (what := self.gap()) is not None:
+                raise StorageError(self.damaged(what))
+            self._sound = True
+
+    def damaged(self, what: str) -> str:
+        """The sentence that says so."""
+        return (
+            f"the log {self.uuid} of group {self.group} is damaged: {what}; somebody changed or "
+            "deleted a part of it in OMERO. Reading goes on; `biobank verify --repair` (by an "
+            "owner of the group) makes writing possible again"
+        )
+
     def moved(self, commit: Commit) -> None:
         """We saved this one: the head is there."""
         self._head = commit
@@ -161,20 +209,17 @@ class Log:
         return commits_named(self._scope, [name]).get(name)
 
     def beyond(self, number: int) -> Commit | None:
-        """A commit of a greater number, whichever, if there is one."""
-        rows = self._scope.session.projection(
-            _COLUMNS + self._scope.where("a.ns = :ns and a.name like :names and a.name > :name"),
-            self._scope.parameters(
-                {
-                    "ns": COMMIT,
-                    "names": f"{self.uuid}/%",
-                    "name": unit_name(self.uuid, number),
-                }
-            ),
-            group=self._scope.context,
-            limit=1,
+        """The next commit of a greater number, if there is one."""
+        rows = self._scope.rows(
+            "select min(a.name) from MapAnnotation a",
+            "a.ns = :ns and a.name like :names and a.name > :name",
+            ns=COMMIT,
+            names=f"{self.uuid}/%",
+            name=unit_name(self.uuid, number),
         )
-        return parse_commit(rows[0]) if rows else None
+        # OMERO gives the row of a null without its cell.
+        place = parse_unit(rows[0][0]) if rows and rows[0] and rows[0][0] else None
+        return self.look(place[1]) if place else None
 
     def after(self, number: int) -> Iterator[Commit]:
         """The commits after this number, in order, up to where one is missing."""
@@ -187,6 +232,17 @@ class Log:
                     return
                 yield found[name]
             number = wanted[-1]
+
+    def following(self, number: int) -> Iterator[Commit]:
+        """All commits after this number, those behind a gap too: reading goes on."""
+        while True:
+            for commit in self.after(number):
+                number = commit.number
+                yield commit
+            later = self.beyond(number + 1)
+            if later is None:
+                return
+            number = later.number - 1
 
     def _last(self) -> Commit | None:
         """The commit that was saved last or nearly so: ids are not in the order of commits."""

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from biobank_core.catalog.checks import UniqueKey
 from biobank_core.catalog.omero.names import MAX_PAIR_BYTES
+from biobank_core.catalog.one import UniqueKey
 from biobank_core.errors import StorageError
 from biobank_core.model import codec
 from biobank_core.model.base import Object
@@ -41,6 +41,17 @@ class Mapped(NamedTuple):
 
     pairs: list[Pair]
     long: dict[str, Any]
+
+    @property
+    def checksum(self) -> str:
+        """What a commit notes of the content, so that a change by another program is seen."""
+        return checksum(self.pairs, self.long)
+
+
+def checksum(pairs: Iterable[Pair], long: Mapping[str, Any]) -> str:
+    """16 hex digits over the pairs, in their order, and the long texts."""
+    content = msgspec.json.encode([[list(pair) for pair in pairs], sorted(long.items())])
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def key_of(key: str) -> str:

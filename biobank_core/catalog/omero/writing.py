@@ -70,12 +70,16 @@ def read_former(scope: Scope, writes: Sequence[Write], found: Mapping[str, Found
 
 
 def as_annotations(
-    writes: Sequence[Write], former: Former, *, unit: str, new_kinds: Iterable[str]
+    writes: Sequence[tuple[Write, mapping.Mapped]],
+    former: Former,
+    *,
+    unit: str,
+    new_kinds: Iterable[str],
 ) -> list[Any]:
     """The annotations of a unit, its commit left out. Raises InputError when they are too many."""
     items: list[Any] = []
-    for write in writes:
-        items.extend(_of_write(write, former, unit))
+    for write, mapped in writes:
+        items.extend(_of_write(write, mapped, former, unit))
     items.extend(_kind(kind) for kind in new_kinds)
     if len(items) >= MAX_UNIT:
         raise InputError(
@@ -85,9 +89,8 @@ def as_annotations(
     return items
 
 
-def _of_write(write: Write, former: Former, unit: str) -> Iterable[Any]:
+def _of_write(write: Write, mapped: mapping.Mapped, former: Former, unit: str) -> Iterable[Any]:
     vid = write.object.vid
-    mapped = mapping.to_pairs(write.body, write.keys)
     before = former.objects.get(vid)
     yield _map(
         before.id if before else None,

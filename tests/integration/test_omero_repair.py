@@ -1,0 +1,229 @@
+"""What other OMERO clients do to a catalog is found, and `verify --repair` mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from biobank_core.catalog.port import Catalog, ChangeKind, Drift, Save
+from biobank_core.catalog.registry import open_catalog
+from biobank_core.errors import StorageError
+from biobank_core.lineage.registry import open_index
+from biobank_core.lineage.verify import verify
+from biobank_core.model.ids import new_vid
+from biobank_core.model.kinds import Study, Tombstone, Tube
+
+if TYPE_CHECKING:
+    from tests.contract.omero_groups import OwnGroup
+    from tests.servers.omero.lab import Client, OmeroLab
+
+
+@pytest.fixture
+def group(omero_lab: OmeroLab, monkeypatch: pytest.MonkeyPatch) -> OwnGroup:
+    from tests.contract.omero_groups import make_group
+
+    made = make_group(omero_lab)
+    for name, value in made.members[0].environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def catalog(group: OwnGroup) -> Iterator[Catalog]:
+    with open_catalog(group.url, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kpn(catalog: Catalog) -> Study:
+    made = Study(vid=new_vid(), label="KPN")
+    catalog.commit([Save(object=made)], by="ada")
+    return made
+
+
+def tube(catalog: Catalog, study: Study, label: str) -> Tube:
+    made = Tube(vid=new_vid(), label=label, study=study.vid)
+    catalog.commit([Save(object=made)], by="ada")
+    return made
+
+
+def renamed(catalog: Catalog, old: Tube, label: str) -> Tube:
+    new = msgspec.structs.replace(old, label=label)
+    catalog.commit([Save(object=new, based_on=catalog.get([old.vid])[old.vid].version)], by="ada")
+    return new
+
+
+def annotation(client: Client, name: str) -> int:
+    [number] = client.ids("select a.id from MapAnnotation a where a.name = :name", name=name)
+    return number
+
+
+def delete(client: Client, *numbers: int) -> None:
+    from omero.cmd import Delete2
+
+    client.submit(Delete2(targetObjects={"Annotation": list(numbers)}))
+
+
+def drift(catalog: Catalog, *, repair: bool = False) -> list[Drift]:
+    return list(catalog.drift(repair=repair))
+
+
+def test_nothing_is_found_where_nobody_else_wrote(catalog: Catalog, kpn: Study) -> None:
+    renamed(catalog, tube(catalog, kpn, "T1"), "T2")
+    told = msgspec.structs.replace(kpn, description="é" * 5000)
+    catalog.commit([Save(object=told, based_on=1)], by="ada")
+    assert drift(catalog) == []
+    assert list(catalog.damage()) == []
+
+
+def test_a_deleted_annotation_comes_back_in_its_former_version(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    first = tube(catalog, kpn, "T1")
+    renamed(catalog, first, "T2")
+    with group.login() as client:
+        delete(client, annotation(client, first.vid))
+    assert catalog.get([first.vid]) == {}
+    [found] = drift(catalog)
+    assert (found.vid, found.kind) == (first.vid, "Tube")
+    assert "deleted" in found.detail
+    drift(catalog, repair=True)
+    assert catalog.get([first.vid])[first.vid].object == first
+    assert drift(catalog) == []
+
+
+def test_a_deleted_annotation_without_a_former_version_leaves_a_tombstone(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    first = tube(catalog, kpn, "T1")
+    head = catalog.head()
+    with group.login() as client:
+        delete(client, annotation(client, first.vid))
+    drift(catalog, repair=True)
+    assert isinstance(catalog.get([first.vid])[first.vid].object, Tombstone)
+    [unit] = catalog.changes(head)
+    assert [(c.vid, c.change) for c in unit.changes] == [(first.vid, ChangeKind.DELETED)]
+    assert drift(catalog) == []
+
+
+def test_an_edit_of_pairs_alone_is_taken_over_as_a_new_version(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    first = tube(catalog, kpn, "T1")
+    with group.login() as client:
+        found = client.query.get("MapAnnotation", annotation(client, first.vid))
+        pairs = found.getMapValue()
+        for pair in pairs:
+            if pair.name == "label":
+                pair.value = "T9"
+        found.setMapValue(pairs)
+        client.update.saveObject(found)
+    assert len(drift(catalog)) == 1
+    drift(catalog, repair=True)
+    known = catalog.get([first.vid])[first.vid]
+    assert (known.object.label, known.version) == ("T9", 2)  # type: ignore[attr-defined]
+    assert drift(catalog) == []
+
+
+def test_an_edit_that_is_no_object_any_more_is_undone(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    first = tube(catalog, kpn, "T1")
+    renamed(catalog, first, "T2")
+    with group.login() as client:
+        found = client.query.get("MapAnnotation", annotation(client, first.vid))
+        found.setMapValue([])
+        client.update.saveObject(found)
+    with pytest.raises(StorageError, match=first.vid):
+        catalog.get([first.vid])
+    drift(catalog, repair=True)
+    assert catalog.get([first.vid])[first.vid].object == first
+    assert drift(catalog) == []
+
+
+def test_a_changed_description_is_mended(catalog: Catalog, kpn: Study, group: OwnGroup) -> None:
+    from omero.rtypes import rstring
+
+    first = tube(catalog, kpn, "T1")
+    with group.login() as client:
+        found = client.query.get("MapAnnotation", annotation(client, first.vid))
+        found.setDescription(rstring("my favourite tube"))
+        client.update.saveObject(found)
+    drift(catalog, repair=True)
+    assert catalog.get([first.vid])[first.vid].object == first
+    assert drift(catalog) == []
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_a_deleted_commit_stops_writers_until_repaired(
+    catalog: Catalog, kpn: Study, group: OwnGroup, which: int
+) -> None:
+    first, second = tube(catalog, kpn, "T1"), tube(catalog, kpn, "T2")
+    position = catalog.head()
+    log = next(iter(position))
+    catalog.close()
+    with group.login() as client:
+        delete(client, annotation(client, f"{log}/{which:012d}"))
+    with open_catalog(group.url) as again:
+        assert set(again.get([kpn.vid, first.vid, second.vid])) == {
+            kpn.vid,
+            first.vid,
+            second.vid,
+        }
+        assert len(list(again.damage())) == 1
+        with pytest.raises(StorageError, match="verify --repair"):
+            tube(again, kpn, "T3")
+    with open_catalog(group.url) as mending:
+        drift(mending, repair=True)
+        assert list(mending.damage()) == []
+        assert drift(mending) == []
+        third = tube(mending, kpn, "T3")
+        told = {change.vid for unit in mending.changes({}) for change in unit.changes}
+        assert told == {kpn.vid, first.vid, second.vid, third.vid}
+        assert list(mending.changes(mending.head())) == []
+        assert mending.history(first.vid)
+
+
+def test_a_commit_that_was_taken_out_of_the_chain_is_told(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    tube(catalog, kpn, "T1")
+    log = next(iter(catalog.head()))
+    with group.login() as client:
+        found = client.query.get("MapAnnotation", annotation(client, f"{log}/{1:012d}"))
+        found.getDetails().setExternalInfo(None)
+        client.update.saveObject(found)
+    assert len(list(catalog.damage())) == 1
+    drift(catalog, repair=True)
+    assert list(catalog.damage()) == []
+    tube(catalog, kpn, "T2")
+
+
+def test_of_two_first_commits_the_empty_one_is_retired(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    from biobank_core.catalog.omero.log import open_log
+
+    open_log(catalog._session, group.id, by="another")  # type: ignore[attr-defined]
+    with pytest.raises(StorageError, match="verify --repair"):
+        open_catalog(group.url)
+    drift(catalog, repair=True)
+    with open_catalog(group.url) as again:
+        assert set(again.get([kpn.vid])) == {kpn.vid}
+
+
+def test_verify_tells_and_mends_and_the_index_follows(
+    catalog: Catalog, kpn: Study, group: OwnGroup, tmp_path: Path
+) -> None:
+    first = tube(catalog, kpn, "T1")
+    with open_index(f"sqlite:///{tmp_path}/index.db", catalog=catalog) as index:
+        assert list(verify(catalog, index)) == []
+        with group.login() as client:
+            delete(client, annotation(client, first.vid))
+        assert first.vid in {finding.vid for finding in verify(catalog, index)}
+        list(verify(catalog, index, repair=True))
+        assert list(verify(catalog, index)) == []
