@@ -11,7 +11,7 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Self
@@ -127,18 +127,16 @@ class Session:
         """Begin to send these; the tag of the last one, for `settle`."""
         self._check()
         for message in messages:
-            self._channel.basic_publish(
-                message.exchange,
-                message.routing_key,
-                message.body,
-                pika.BasicProperties(
-                    content_type=message.content_type,
-                    delivery_mode=_PERSISTENT,
-                    message_id=message.message_id,
-                    headers=dict(message.headers) or None,
-                ),
-                mandatory=True,
+            properties = pika.BasicProperties(
+                content_type=message.content_type,
+                delivery_mode=_PERSISTENT,
+                message_id=message.message_id,
+                headers=dict(message.headers) or None,
             )
+            with self._errors():
+                self._channel.basic_publish(
+                    message.exchange, message.routing_key, message.body, properties, mandatory=True
+                )
             self._unconfirmed[self._next_tag] = None
             self._next_tag += 1
         return self._next_tag - 1
@@ -174,7 +172,8 @@ class Session:
     def acknowledge(self, tag: int, *, and_before: bool = False) -> None:
         """The message needs not to be given again; with `and_before`, nor those given earlier."""
         self._check()
-        self._channel.basic_ack(tag, multiple=and_before)
+        with self._errors():
+            self._channel.basic_ack(tag, multiple=and_before)
 
     def get(self, queue: str) -> Delivery | None:
         """One message of a queue, None when it is empty. It comes back unless acknowledged."""
@@ -221,12 +220,11 @@ class Session:
                     return False
                 timer = loop.call_later(min(left_s, _TICK_S), _nothing)
                 try:
-                    loop.poll()
-                    loop.process_timeouts()
+                    with self._errors():
+                        loop.poll()
+                        loop.process_timeouts()
                 finally:
                     loop.remove_timeout(timer)
-        except (amqp.AMQPError, OSError) as exc:
-            raise self._translated(exc) from exc
         finally:
             loop.deactivate_poller()
 
@@ -263,10 +261,8 @@ class Session:
         """Do a call of the channel, which takes a `callback`, and wait for its answer."""
         answers: list[Any] = []
         self._check()
-        try:
+        with self._errors():
             begin(callback=answers.append)
-        except amqp.AMQPError as exc:
-            raise self._translated(exc) from exc
         self._wait(lambda: bool(answers), "an answer")
         return answers[0]
 
@@ -278,6 +274,13 @@ class Session:
     def _check(self) -> None:
         if self._error is not None and not self._closing:
             raise self._translated(self._error) from self._error
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (amqp.AMQPError, OSError) as exc:
+            raise self._translated(exc) from exc
 
     def _translated(self, exc: Exception) -> BiobankError:
         if isinstance(exc, BiobankError):
@@ -374,11 +377,16 @@ def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
     return Delivery(
         tag=method.delivery_tag,
         body=body,
-        message_id=properties.message_id,
-        routing_key=method.routing_key,
-        content_type=properties.content_type,
+        message_id=_text(properties.message_id),
+        routing_key=_text(method.routing_key) or "",
+        content_type=_text(properties.content_type),
         headers=properties.headers or {},
     )
+
+
+def _text(value: object) -> str | None:
+    # What is no UTF-8 comes as bytes.
+    return value if isinstance(value, str) else None
 
 
 def _nothing() -> None:

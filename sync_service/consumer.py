@@ -38,8 +38,6 @@ _LONGEST_HELD_S: Final = 300.0
 # A transaction must end well before the broker's heartbeat gives us up.
 _SLOW_BATCH_S: Final = 20.0
 _QUICK_BATCH_S: Final = 5.0
-# How often in a row the index may be blamed before the messages are suspected too.
-_TRUSTED_TIMES: Final = 3
 _BURIAL_TIMEOUT_S: Final = 30.0
 _MAX_PREFETCH: Final = 65_535  # AMQP 0-9-1: a short
 
@@ -83,7 +81,7 @@ class Consumer:
         self._size = batch
         self._tries = Tries(told=metrics.tries.inc)
         self._held: dict[int, _Held] = {}
-        self._blamed = 0
+        self._blamed = False
         self._applied_in_all = 0
         self._back_off = BackOff(stopping)
 
@@ -103,15 +101,21 @@ class Consumer:
         log.info("applied %d messages in all", count, extra={"applied": count})
 
     def _serve(self, index: LineageIndex, session: Session) -> None:
+        # Some indexes are reached only when they are used; a message need not find that out.
+        index.checked()
         # What an earlier connection held has gone back into the queue.
         self._held.clear()
         # Twice a batch: the next one is on its way while one goes into the index.
         session.consume(topology.QUEUE, prefetch=min(2 * self._size, _MAX_PREFETCH))
         while not self._stopping.is_set():
             batch = self._collected(session)
-            self._part.waits(bool(batch))
             if batch:
+                self._part.waits(True)
                 self._take(index, session, batch)
+            elif not self._held:
+                # Connected, and nothing to do: an earlier trouble is over.
+                self._part.waits(False)
+                self._part.moved()
             self._look_after_held(index, session)
 
     def _collected(self, session: Session) -> list[Delivery]:
@@ -159,13 +163,14 @@ class Consumer:
         if not items:
             return projector.Outcome()
         begun = time.monotonic()
-        suspicious = self._blamed >= _TRUSTED_TIMES and projector.answers(index)
+        # It was blamed, and yet it answers: are the messages to blame?
+        suspicious = self._blamed and projector.answers(index)
         try:
             outcome = projector.apply(index, items, suspicious=suspicious)
         except BiobankError:
-            self._blamed += 1
+            self._blamed = True
             raise
-        self._blamed = 0
+        self._blamed = False
         self._back_off.reset()
         took_s = time.monotonic() - begun
         if took_s > _SLOW_BATCH_S:

@@ -30,8 +30,8 @@ LOST_AFTER_S: Final = 300.0
 class Housekeeping:
     """One is enough; several are harmless. `run` ends when `stopping` is set.
 
-    `consumer` is told whether something waits for it. `send_again`: what to call with a position
-    when changes after it seem to be lost; None where no relay runs in this process.
+    `send_again`: what to call with a position when changes after it seem to be lost; None where no
+    relay runs in this process.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Housekeeping:
         open_session: Callable[[str], Session],
         stopping: threading.Event,
         part: Part,
-        consumer: Part | None,
         metrics: Metrics,
         send_again: Callable[[Position], None] | None = None,
         look_s: float = LOOK_S,
@@ -53,7 +52,6 @@ class Housekeeping:
         self._open_session = open_session
         self._stopping = stopping
         self._part = part
-        self._consumer = consumer
         self._metrics = metrics
         self._send_again = send_again
         self._look_s = look_s
@@ -92,8 +90,6 @@ class Housekeeping:
         age_s = (datetime.now(UTC) - found.oldest).total_seconds() if found.oldest else 0.0
         self._metrics.lag.set(max(0.0, age_s))
         self._part.moved()
-        if self._consumer is not None:
-            self._consumer.waits(bool(queued))
         self._look_for_lost(found, queued)
 
     def _look_for_lost(self, found: Pending, queued: int) -> None:

@@ -46,7 +46,8 @@ LEFT_OUT_HEADER: Final = "x-biobank-left-out-bytes"
 
 # Versions count saves; SQLite and Neo4j both keep signed 64-bit integers.
 _MAX_VERSION: Final = 2**63 - 1
-_MAX_LOG_CHARS: Final = 200
+# A log's id goes into ids, AMQP's properties and log files. Catalogs use UUIDs.
+_LOG: Final = re.compile(r"[A-Za-z0-9_.:-]{1,150}")
 _TYPE: Final = re.compile(r"org\.biobank\.lineage\.([a-z]+)\.v([1-9][0-9]{0,5})")
 _NAMES: Final[dict[type[Any], str]] = {
     NodeEvent: "node",
@@ -111,7 +112,7 @@ def message_id(event: IndexEvent) -> str:
 def state_of_id(text: str) -> tuple[str, str, int] | None:
     """The (log, VID, version) that a message's id names; None when it is not one of ours."""
     parts = text.rsplit("/", 2)
-    if len(parts) != 3 or not parts[0] or len(parts[0]) > _MAX_LOG_CHARS:
+    if len(parts) != 3 or not _LOG.fullmatch(parts[0]):
         return None
     log, vid, number = parts
     # Bounded before it is converted: a number of a megabyte is nobody's version.
@@ -194,7 +195,7 @@ def _known(type_: str) -> str:
 
 def _check(event: IndexEvent) -> None:
     """What types alone do not say. Raises InputError naming the field."""
-    if not 0 < len(event.log) <= _MAX_LOG_CHARS:
+    if not _LOG.fullmatch(event.log):
         raise InputError("must name a log", field="log", value=event.log)
     if not 1 <= event.version <= _MAX_VERSION:
         raise InputError("must be a version", field="version", value=event.version)
@@ -219,7 +220,6 @@ def _check(event: IndexEvent) -> None:
             _texts("label", event.label, event.release)
         case SupersessionEvent() if not event.deleted:
             _vids("new", (event.new, event.old))
-    _texts("log", event.log)
 
 
 def _known_kind(kind: str) -> None:

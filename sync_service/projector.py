@@ -20,7 +20,7 @@ from biobank_core.errors import (
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.port import LineageIndex, Refusal
 
-# So many single messages failing, with none applied, and it is not the messages.
+# So many single messages failing one after the other, and it is probably not the messages.
 _ENOUGH_SUSPECTS: Final = 3
 
 
@@ -57,6 +57,7 @@ def apply(index: LineageIndex, items: Sequence[Item], *, suspicious: bool = Fals
     large for its memory, say).
     """
     outcome = Outcome()
+    in_a_row = 0
     parts = [list(items)]
     while parts:
         part = parts.pop()
@@ -71,14 +72,14 @@ def apply(index: LineageIndex, items: Sequence[Item], *, suspicious: bool = Fals
                 parts += [part[middle:], part[:middle]]
                 continue
             outcome.failed.append((part[0], exc))
-            if (
-                blames_index(exc)
-                and not outcome.applied
-                and (len(outcome.failed) >= _ENOUGH_SUSPECTS or not parts)
-                and not _takes_writes(index, part[0])
-            ):
-                raise
+            in_a_row += blames_index(exc)
+            enough = in_a_row >= _ENOUGH_SUSPECTS or not (parts or outcome.applied)
+            if blames_index(exc) and enough:
+                if not _takes_writes(index, part[0]):
+                    raise
+                in_a_row = 0
         else:
+            in_a_row = 0
             outcome.applied += part
     return outcome
 

@@ -94,12 +94,15 @@ class Relay:
                 self._back_off.pause()
 
     def _serve(self, catalog: Catalog, session: Session, state: RelayState) -> None:
+        self._metrics.blocked.set(0)
         position: Position = state.load()
         while not self._stopping.is_set():
             head = dict(catalog.head())
             position = self._from_where(position, head)
             if position == head:
+                # Connected, and nothing to do: an earlier trouble is over.
                 self._part.waits(False)
+                self._part.moved()
                 session.drive(self._stopping.is_set, timeout_s=self._poll_s)
                 continue
             self._part.waits(True)

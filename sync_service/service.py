@@ -117,12 +117,11 @@ class Service:
             relay = self._relay(address)
             yield self._thread("relay", relay.run)
         if "consumer" in self.options.parts:
-            part = self._part("consumer")
             consumer = Consumer(
                 open_index=self._index,
                 open_session=lambda name: self._session(address, name),
                 stopping=self.stopping,
-                part=part,
+                part=self._part("consumer"),
                 metrics=self.metrics,
                 batch=self.options.batch,
             )
@@ -133,7 +132,6 @@ class Service:
                 open_session=lambda name: self._session(address, name),
                 stopping=self.stopping,
                 part=self._part("housekeeping"),
-                consumer=part,
                 metrics=self.metrics,
                 send_again=relay.send_again if relay else None,
             )

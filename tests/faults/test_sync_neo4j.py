@@ -61,7 +61,7 @@ def test_a_neo4j_that_takes_no_writes_blames_no_message(sync_lab: SyncLab) -> No
 def test_a_neo4j_short_of_memory_gets_everything_in_smaller_pieces(sync_lab: SyncLab) -> None:
     neo4j = sync_lab.neo4j
     assert neo4j
-    members = [DataSample(vid=new_vid(), label=f"m{n}", study=STUDY) for n in range(3_000)]
+    members = [DataSample(vid=new_vid(), label=f"m{n}", study=STUDY) for n in range(300)]
     items = tuple(DataMember(role=f"r{n}", object=each.vid) for n, each in enumerate(members))
     large = DataCollection(vid=new_vid(), label="large", study=STUDY, items=items)
     try:

@@ -29,13 +29,15 @@ def test_poison_among_good_messages_is_set_aside_and_never_loops(sync_lab: SyncL
     sync_lab.chance.shuffle(bad)
     with sync_lab.under_load(), sync_lab.session() as session:
         time.sleep(2)
-        for body in bad:
+        for number, body in enumerate(bad):
             message = Outgoing(
                 exchange=topology.EXCHANGE,
                 routing_key="lineage.node",
                 body=body,
-                message_id="",
+                # Some also with properties that are no text.
+                message_id=b"\xff\xfe" if number % 5 == 0 else "",  # type: ignore[arg-type]
                 content_type=CONTENT_TYPE,
+                headers={"x-biobank-reason": b"\xff"} if number % 7 == 0 else {},
             )
             session.settle(session.send([message]))
             time.sleep(0.05)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from biobank_core.catalog.port import Save
+from biobank_core.catalog.port import Position, Save
+from biobank_core.catalog.registry import open_catalog
 from biobank_core.errors import InputError, RefusedError
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.port import LineageIndex
@@ -23,7 +24,10 @@ from biobank_core.model.kinds import DataSample
 from sync_service import topology, tries
 from sync_service.broker import Session
 from sync_service.consumer import Consumer
+from sync_service.housekeeping import Housekeeping
 from sync_service.metrics import Metrics
+from sync_service.relay import Relay
+from sync_service.state import RelayState
 from sync_service.topology import BrokerAddress
 from sync_service.vitals import Part
 from tests.faults.sync_lab import STUDY, SyncLab, wait_until
@@ -214,4 +218,51 @@ def test_a_queue_that_somebody_deleted_is_made_again_and_nothing_is_lost(lab: Sy
     lab.start("consumer")
     lab.changes.commit(lab.catalog, 5)
     lab.wait_in_step()
+    lab.check()
+
+
+def test_changes_that_a_broker_lost_are_asked_for_again(lab: SyncLab) -> None:
+    lab.changes.commit(lab.catalog, 3)
+    stopping, asked = threading.Event(), list[Position]()
+
+    def send_again(since: Position) -> None:
+        asked.append(since)
+        stopping.set()
+
+    Housekeeping(
+        open_catalog=lambda: open_catalog(lab.settings.catalog),
+        open_index=lab.index,
+        open_session=lambda name: Session(BrokerAddress.of(lab.settings), name=name),
+        stopping=stopping,
+        part=Part("housekeeping"),
+        metrics=Metrics(),
+        send_again=send_again,
+        look_s=0.2,
+        lost_after_s=1.0,
+    ).run()
+    (since,) = asked
+    assert not any(since.values())
+    # A relay that believes to have sent all of it sends it again.
+    lab.start("relay")
+    state = lab.folder / "relay.json"
+    wait_until(state.exists, timeout_s=60)
+    lab.stop("relay")
+    with lab.session() as session:
+        session.purge(topology.QUEUE)
+    again, metrics = threading.Event(), Metrics()
+    relay = Relay(
+        open_catalog=lambda: open_catalog(lab.settings.catalog),
+        open_session=lambda name: Session(BrokerAddress.of(lab.settings), name=name),
+        state_of=lambda catalog: RelayState(state, catalog_url=catalog.url),
+        stopping=again,
+        part=Part("relay"),
+        metrics=metrics,
+    )
+    thread = threading.Thread(target=relay.run)
+    thread.start()
+    relay.send_again(since)
+    lab.start("consumer")
+    lab.wait_in_step()
+    again.set()
+    thread.join()
     lab.check()

@@ -97,6 +97,29 @@ def test_nor_when_it_goes_on_refusing_everything(
             apply(index, [item(number) for number in range(count)], suspicious=True)
 
 
+def test_an_index_that_goes_away_in_the_middle_is_found_out_soon(
+    index: LineageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = UnreachableError("away")
+    applied: list[int] = []
+
+    def first_fine(batch: Sequence[IndexEvent]) -> Exception | None:
+        if len(batch) == 64 or applied:
+            applied.append(len(batch))
+        return error if len(batch) == 64 or len(applied) > 2 else None
+
+    sizes = failing(index, first_fine, monkeypatch)
+
+    def no_write(_refusals: object) -> None:
+        raise error
+
+    monkeypatch.setattr(index, "refuse", no_write)
+    with pytest.raises(UnreachableError):
+        apply(index, [item(number) for number in range(64)], suspicious=True)
+    assert index.count()["nodes"] > 0
+    assert len(sizes) < 20
+
+
 @pytest.mark.parametrize("count", [1, 100])
 def test_a_message_that_is_too_much_for_the_index_is_found_when_it_is_suspected(
     index: LineageIndex, monkeypatch: pytest.MonkeyPatch, count: int
