@@ -7,18 +7,20 @@ dataset or collection one request; histories, invocations and workflows one or t
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
+from bioblend.galaxy import GalaxyInstance
 
-from biobank_core.errors import BiobankError, NotFoundError, UnreachableError
+from biobank_core.errors import BiobankError, InputError, NotFoundError, UnreachableError
 from biobank_core.galaxy import wire
 from biobank_core.galaxy.client import GalaxyClient, GalaxyFaultError
 from biobank_core.galaxy.live_inputs import grouped_inputs
 from biobank_core.galaxy.live_version import exact_version
+from biobank_core.galaxy.live_workflows import Invocations
+from biobank_core.galaxy.once import Once
 from biobank_core.galaxy.records import (
     MAX_COLLECTION_DEPTH,
     UNKNOWN_TOOL,
@@ -29,18 +31,14 @@ from biobank_core.galaxy.records import (
     DatasetRecord,
     ElementRecord,
     HistoryRecord,
-    InvocationRecord,
     JobRecord,
     safe_text,
     sheet_columns,
     utc,
 )
 
-V = TypeVar("V")
-
 # Galaxy's own default, and the most that it gives at once.
 PAGE_ROWS: Final = 500
-_INVOCATION_PAGE_ROWS: Final = 100
 _INVOCATION_UUID: Final = "__workflow_invocation_uuid__"
 _IDENTIFIER_SUFFIX: Final = "|__identifier__"
 _COPY_KEYS: Final = (
@@ -57,10 +55,8 @@ class LiveSource:
         self.hashes = hashes
         # Jobs whose line in the list was not as Galaxy has it: id -> reason.
         self.odd_rows: dict[str, str] = {}
-        self._histories: _Once[HistoryRecord] = _Once()
-        self._workflows: _Once[wire.Workflow | None] = _Once()
-        self._invocations: _Once[wire.Invocation | None] = _Once()
-        self._invocation_rows: _Once[dict[str, str]] = _Once()
+        self._histories: Once[HistoryRecord] = Once()
+        self._invocations = Invocations(client)
 
     @property
     def live(self) -> bool:
@@ -169,7 +165,11 @@ class LiveSource:
                 if name.endswith(_IDENTIFIER_SUFFIX)
                 and isinstance(identifier := _decoded(value), str)
             },
-            invocation=self._invocation(detail),
+            invocation=self._invocations.of(
+                _decoded(params.get(_INVOCATION_UUID)),
+                job_id=detail.id,
+                history_id=detail.history_id,
+            ),
         )
 
     def dataset(self, hda_id: str) -> DatasetRecord | None:
@@ -177,6 +177,25 @@ class LiveSource:
         what = f"dataset {hda_id}"
         found = wire.read(self.client.get(f"datasets/{hda_id}"), wire.Dataset, what)
         return self._copy(found)
+
+    def content(self, hda_id: str, *, limit_bytes: int) -> bytes:
+        """What is in a dataset. One request; raises BiobankError for one that is larger."""
+        what = f"GET /api/datasets/{hda_id}/display"
+        url = f"{self.client.gi.url}/datasets/{hda_id}/display"
+        body = bytearray()
+
+        def ask(gi: GalaxyInstance) -> None:
+            with gi.make_get_request(url, params={"raw": "true"}, stream=True) as response:
+                if response.status_code != 200:
+                    raise NotFoundError(f"{what}: HTTP {response.status_code}")
+                body.clear()
+                for chunk in response.iter_content(1 << 16):
+                    body.extend(chunk)
+                    if len(body) > limit_bytes:
+                        raise InputError(f"{what}: is larger than {limit_bytes} bytes")
+
+        self.client.call(what, ask, retry=True)
+        return bytes(body)
 
     def copies(self, history_id: str) -> Iterator[DatasetRecord]:
         """Every dataset in a history, those deleted and those in collections too, newest first.
@@ -325,79 +344,6 @@ class LiveSource:
             return None
         return wire.read(answer, wire.CollectionElement, f"collection element {element_id}")
 
-    def _invocation(self, detail: wire.JobDetail) -> InvocationRecord | None:
-        uuid = wire.canonical_uuid(_text(_decoded((detail.params or {}).get(_INVOCATION_UUID))))
-        if uuid is None or detail.history_id is None:
-            return None
-        try:
-            rows = self._invocation_rows.get(detail.history_id, self._ask_invocation_rows)
-            if uuid not in rows:
-                return InvocationRecord()
-            found = self._invocations.get(rows[uuid], self._ask_invocation)
-            if found is None:
-                return InvocationRecord(id=rows[uuid])
-            version = None
-            if found.workflow_id:
-                workflow = self._workflows.get(found.workflow_id, self._ask_workflow)
-                version = workflow.version if workflow else None
-        except GalaxyFaultError:
-            return InvocationRecord()
-        return InvocationRecord(
-            id=found.id,
-            workflow_id=found.workflow_id,
-            workflow_version=version,
-            step_label=_step_label(found, detail.id),
-        )
-
-    def _ask_invocation_rows(self, history_id: str) -> dict[str, str]:
-        rows: dict[str, str] = {}
-        while True:
-            answer = self.client.get(
-                "invocations",
-                {"history_id": history_id, "limit": _INVOCATION_PAGE_ROWS, "offset": len(rows)},
-            )
-            page = wire.read(answer, list[wire.InvocationRow], f"invocations of {history_id}")
-            for row in page:
-                if (uuid := wire.canonical_uuid(row.uuid)) is not None:
-                    rows[uuid] = row.id
-            if len(page) < _INVOCATION_PAGE_ROWS:
-                return rows
-
-    def _ask_invocation(self, invocation_id: str) -> wire.Invocation | None:
-        try:
-            answer = self.client.get(f"invocations/{invocation_id}", {"step_details": "true"})
-        except BiobankError as exc:
-            if isinstance(exc, UnreachableError):
-                raise
-            return None
-        return wire.read(answer, wire.Invocation, f"invocation {invocation_id}")
-
-    def _ask_workflow(self, workflow_id: str) -> wire.Workflow | None:
-        try:
-            answer = self.client.get(f"workflows/{workflow_id}", {"instance": "true"})
-        except BiobankError as exc:
-            if isinstance(exc, UnreachableError):
-                raise
-            return None  # deleted, or somebody else's
-        return wire.read(answer, wire.Workflow, f"workflow {workflow_id}")
-
-
-class _Once(Generic[V]):
-    """Asks for each key once, also when several threads want it at the same time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._known: dict[str, V] = {}
-
-    def get(self, key: str, ask: Callable[[str], V]) -> V:
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            if key not in self._known:
-                self._known[key] = ask(key)
-            return self._known[key]
-
 
 def _naive(time: datetime) -> str:
     return (
@@ -418,10 +364,6 @@ def _decoded(value: Any) -> Any:
     except (ValueError, RecursionError):
         return value
     return value if isinstance(decoded, bool | int | float) else decoded
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _metrics(metrics: list[wire.Metric] | None) -> tuple[datetime | None, datetime | None]:
@@ -459,10 +401,3 @@ def _elements(elements: list[wire.Element], what: str, depth: int) -> tuple[Elem
                 )
             )
     return tuple(found)
-
-
-def _step_label(invocation: wire.Invocation, job_id: str) -> str | None:
-    for step in invocation.steps:
-        if step.job_id == job_id or any(job.id == job_id for job in step.jobs):
-            return step.workflow_step_label
-    return None

@@ -48,9 +48,9 @@ from msgspec import Meta
 
 from biobank_core.errors import InputError
 from biobank_core.galaxy.records import HistoryRecord, JobRecord
+from biobank_core.galaxy.sheets import read_sheet
 from biobank_core.model.kinds import ActionCategory
 from biobank_core.model.registry import is_a, kinds
-from biobank_core.register.tables import read_table
 from biobank_core.selection import tools as tool_names
 
 MAX_FILE_BYTES: Final = 1_000_000
@@ -290,32 +290,8 @@ def _with_sheet(rule: SampleRule, folder: Path) -> SampleRule:
     """The rule with the labels of its sheet instead of the sheet's name."""
     if rule.sheet is None:
         return rule
-    table = read_table(str(folder / rule.sheet))
-    if table.problems:
-        raise table.problems[0]
-    for column in (rule.identifier, rule.sample):
-        if column not in table.columns:
-            has = ", ".join(table.columns)
-            raise InputError(
-                f"has no such column; it has {has}", file=table.file, line=1, field=column
-            )
-    labels: dict[str, str] = {}
-    for row in table.rows:
-        identifier, label = row.cells.get(rule.identifier), row.cells.get(rule.sample)
-        if identifier is None or label is None:
-            continue  # not said
-        if labels.setdefault(identifier, label) != label:
-            raise InputError(
-                f"{identifier!r} stands here with another sample than before: "
-                f"{labels[identifier]!r}",
-                file=table.file,
-                line=row.line,
-                field=rule.sample,
-                value=label,
-            )
-    if not labels:
-        raise InputError("no row has both columns", file=table.file)
-    return SampleRule(labels=labels)
+    path = str(folder / rule.sheet)
+    return SampleRule(labels=read_sheet(path, identifier=rule.identifier, sample=rule.sample))
 
 
 def json_schema() -> dict[str, Any]:
