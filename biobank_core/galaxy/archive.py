@@ -203,6 +203,10 @@ class ArchiveSource:
             tags=tuple(safe_text(tag) for tag in found.tags),
         )
 
+    def content(self, hda_id: str, *, limit_bytes: int) -> bytes:
+        """Raises NotFoundError: the contents in an archive are not read."""
+        raise NotFoundError(f"dataset {hda_id}: the contents in an archive are not read")
+
     def collection(self, hdca_id: str) -> CollectionRecord:
         """A collection of the history, or an element by its key `dce-ID`.
 

@@ -7,15 +7,15 @@ id: it is asked for again in every later run, however old it is by then.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from biobank_core.catalog.port import Catalog
 from biobank_core.errors import BiobankError, InputError, NotFoundError
 from biobank_core.galaxy import identity, wire
+from biobank_core.galaxy.cursors import OVERLAP, Scope, Todo, cursor_after, name_of
 from biobank_core.galaxy.drafts import Draft, Drafter
 from biobank_core.galaxy.fetched import with_originals
 from biobank_core.galaxy.gather import Gatherer
@@ -26,12 +26,13 @@ from biobank_core.galaxy.rules import Rules
 from biobank_core.galaxy.saving import Saver
 from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.studies import Studies
+from biobank_core.galaxy.summary import Summary
 from biobank_core.galaxy.translate import action_vid_of
 from biobank_core.galaxy.unrecorded import wanted
 from biobank_core.model.kinds import Action, ActionSetup, Cursor, DataObject
 
-# Transactions of Galaxy's end some time after the update time that they write.
-OVERLAP: Final = timedelta(minutes=10)
+__all__ = ["JOBS_A_UNIT", "OVERLAP", "Recorder", "Scope", "Summary", "Todo", "record"]
+
 # A collection that was not filled by then never will be: a job that should have failed.
 GROWING_AT_MOST: Final = timedelta(days=1)
 # A unit stays small enough for every catalog (OMERO: 1,000 annotations).
@@ -49,47 +50,6 @@ _WAITING_STATES: Final = (
     "upload",
     "waiting",
 )
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a recording did, in jobs; `failed` is by job id, the other sets are VIDs of data.
-
-    `unknown_references` counts jobs whose parameters name reference data that are not registered,
-    `referenced` those of earlier recordings whose references are registered now. `without_hash`
-    came in now, and Galaxy has not hashed their files.
-    """
-
-    seen: int = 0
-    recorded: int = 0
-    unchanged: int = 0
-    left_out: int = 0
-    waiting: int = 0
-    linked: int = 0
-    unknown_references: int = 0
-    referenced: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    unlinked: set[str] = field(default_factory=set)
-    without_hash: set[str] = field(default_factory=set)
-    unknown_studies: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """What is recorded: everything that the user may see, or one history, or one invocation."""
-
-    history_id: str | None = None
-    invocation_id: str | None = None
-    since: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Todo:
-    """A job to deal with. `update_time` is None for one that an earlier run left waiting."""
-
-    job_id: str
-    update_time: datetime | None
-    ended: bool = True
 
 
 class Recorder:
@@ -128,7 +88,8 @@ class Recorder:
         # The jobs that the rules leave out, of those that `prepare` was shown.
         self.unwanted: set[str] = set()
         self.summary = Summary()
-        self._cursor_name = self._name_of_cursor(study)
+        told = f"{rules.fingerprint()} {study} {source.hashes}"
+        self._cursor_name = name_of(server, source.client.user, scope, told)
         self._saver = Saver(
             catalog=catalog,
             unassigned=self._studies.unassigned,
@@ -204,7 +165,15 @@ class Recorder:
         cursor, newest = self._saver.cursor, max(self._times.values(), default=None)
         if cursor is None or newest is None or newest - cursor.position <= OVERLAP:
             return
-        moved = self._cursor_after([], waiting=set(), failed={}, position=newest)
+        moved = cursor_after(
+            cursor,
+            [],
+            name=self._cursor_name,
+            times=self._times,
+            waiting=(),
+            failed=(),
+            position=newest,
+        )
         self._saver.save([], moved)
 
     def _record(self, batch: Sequence[Todo]) -> None:
@@ -248,7 +217,16 @@ class Recorder:
         links = [Draft("", None, {link.vid: link}) for link in matches.links]
         # Recorded, and looked at again when Galaxy has filled the collection.
         waiting |= {job.id or "" for job in jobs if self._grows(job, around.growing)}
-        cursor = self._cursor_after(batch, waiting=waiting, failed=failed)
+        cursor = None
+        if self._source.live:
+            cursor = cursor_after(
+                self._saver.cursor,
+                batch,
+                name=self._cursor_name,
+                times=self._times,
+                waiting=waiting,
+                failed=failed,
+            )
         done = self._saver.save([*studies, *drafts, *links], cursor)
         failed |= done.failed
         summary = self.summary
@@ -370,55 +348,6 @@ class Recorder:
 
     def _is_ambiguous(self, job_id: str) -> bool:
         return job_id in self._ambiguous
-
-    def _cursor_after(
-        self,
-        batch: Sequence[Todo],
-        *,
-        waiting: set[str],
-        failed: dict[str, str],
-        position: datetime | None = None,
-    ) -> Cursor | None:
-        if not self._source.live:
-            return None
-        old = self._saver.cursor
-        times = [todo.update_time for todo in batch if todo.update_time is not None]
-        if position is not None:
-            times.append(position)
-        if old is not None:
-            times.append(old.position)
-        if not times:
-            return None
-        position = max(times)
-        dealt_with = [t.job_id for t in batch if t.job_id not in waiting and t.job_id not in failed]
-        # A job that is not in this run's list was updated before what the next run will list.
-        seen = [
-            job_id
-            for job_id in dict.fromkeys((*(old.seen_job_ids if old else ()), *dealt_with))
-            if job_id in self._times and self._times[job_id] >= position - OVERLAP
-        ]
-        in_batch = {todo.job_id for todo in batch}
-        still = [i for i in (old.waiting_job_ids if old else ()) if i not in in_batch]
-        return Cursor(
-            vid=identity.cursor_vid(self._cursor_name),
-            name=self._cursor_name,
-            position=position,
-            seen_job_ids=tuple(seen),
-            waiting_job_ids=tuple(dict.fromkeys((*still, *sorted(waiting), *sorted(failed)))),
-        )
-
-    def _name_of_cursor(self, study: str | None) -> str:
-        user = self._source.client.user
-        parts = [
-            f"user {user.id}" if not user.is_admin else "all users",
-            f"history {self._scope.history_id}" if self._scope.history_id else "",
-            f"invocation {self._scope.invocation_id}" if self._scope.invocation_id else "",
-            f"since {self._scope.since.isoformat()}" if self._scope.since else "",
-        ]
-        # With other rules, what was recorded before is looked at once more.
-        told = f"{self._rules.fingerprint()} {study} {self._source.hashes}"
-        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-        return ", ".join(part for part in (self._server, *parts, f"rules {digest}") if part)
 
     def _standing_cursor(self) -> Cursor | None:
         vid = identity.cursor_vid(self._cursor_name)

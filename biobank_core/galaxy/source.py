@@ -68,6 +68,9 @@ class Source(Protocol):
     def dataset(self, hda_id: str) -> DatasetRecord | None:
         """One copy of a dataset; None where it has no uuid."""
 
+    def content(self, hda_id: str, *, limit_bytes: int) -> bytes:
+        """What is in a dataset. Raises BiobankError where it can't be had, or is larger."""
+
     def collection(self, hdca_id: str) -> CollectionRecord:
         """A collection with all that is in it. Raises BiobankError where it is not known whole."""
 
