@@ -74,6 +74,11 @@ def communicator(folder: Path) -> Any:
     return ice
 
 
+class _ControlServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True  # a restarted server takes the port that it had
+    daemon_threads = True
+
+
 class _Control(socketserver.StreamRequestHandler):
     """One JSON line with the token and what to do, one JSON line for an answer."""
 
@@ -125,8 +130,7 @@ def serve(settings: dict[str, Any]) -> None:
     router = Router(world)
     adapter.addServantLocator(Locator(world, router), "")
     adapter.add(router, ROUTER_IDENTITY)
-    control = socketserver.ThreadingTCPServer((host, settings["control_port"]), _Control)
-    control.daemon_threads = True
+    control = _ControlServer((host, settings["control_port"]), _Control)
     control.world, control.token = world, settings["token"]  # type: ignore[attr-defined]
     threading.Thread(target=control.serve_forever, daemon=True).start()
     adapter.activate()
