@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
-from biobank_core.catalog.port import Catalog, Save
+from biobank_core.catalog.port import Catalog
 from biobank_core.errors import (
     BiobankError,
     ConflictError,
@@ -19,11 +19,12 @@ from biobank_core.errors import (
 )
 from biobank_core.model import codec
 from biobank_core.model.base import Object
-from biobank_core.model.ids import VID_PATTERN, new_vid
+from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import Action, Consent, Enrollment, Individual, Tombstone, Vessel
 from biobank_core.register import rows as _rows
 from biobank_core.register.references import References
 from biobank_core.register.rows import Draft
+from biobank_core.register.saving import naming_lines, save
 from biobank_core.register.standing import RowConflictError, Standing, compare, same_action
 from biobank_core.register.tables import read_table
 
@@ -123,8 +124,10 @@ class _Registration:
         self._standing.load_makers([draft.vid for draft in drafts if draft.existing is not None])
         self._each(drafts, self._finish)
         self._raise_problems(on_problem)
-        if self._saves and not dry_run:
-            self._commit(by)
+        if self._saves:
+            lines = {item.vid: item.line for item in self._done}
+            with naming_lines(self._table.file, lines):
+                save(self._catalog, self._saves, by=by, dry_run=dry_run)
         return self._done
 
     def _drafts(self) -> Iterator[Draft]:
@@ -321,14 +324,6 @@ class _Registration:
         self._done.append(
             Registered(draft.row.line, made.kind, made.vid, _label_of(draft, made), new)
         )
-
-    def _commit(self, by: str) -> None:
-        lines = {item.vid: item.line for item in self._done}
-        try:
-            self._catalog.commit([Save(object=made) for made in self._saves], by=by)
-        except InputError as exc:
-            named = (lines[vid] for vid in VID_PATTERN.findall(str(exc)) if vid in lines)
-            raise exc.at(file=self._table.file, line=next(named, None)) from exc
 
     @contextmanager
     def _noting(self, line: int) -> Iterator[None]:

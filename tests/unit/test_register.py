@@ -381,7 +381,11 @@ def test_a_cycle_through_what_stands_is_refused_with_its_line(
     study("Tube", "label\nROOT\n")
     study("Tube", "label\tsource\tcategory\nLEAF\tROOT\tALIQUOTING\n")
     before = catalog.head()
-    said = refused(study, "Tube", "label\tsource\tcategory\nROOT\tLEAF\tALIQUOTING\n")
+    closing = "label\tsource\tcategory\nROOT\tLEAF\tALIQUOTING\n"
+    with pytest.raises(InputError) as tried:
+        study("Tube", closing, dry_run=True)
+    said = refused(study, "Tube", closing)
+    assert str(tried.value) == said
     assert "table.tsv" in said
     assert catalog.head() == before
 

@@ -139,6 +139,12 @@ class SqliteCatalog(Catalog):
             self._links = None
             raise
 
+    def rehearse(self, changes: Sequence[Change]) -> None:
+        """Raises what `commit` would raise of these now; saves nothing."""
+        unit = prepare(changes)
+        with self.file.reading() as connection:
+            check(unit, Rows(connection, Links(connection)))
+
     def get(self, vids: Iterable[str]) -> dict[str, Versioned]:
         wanted = list(dict.fromkeys(vids))
         if len(wanted) <= PAGE:
