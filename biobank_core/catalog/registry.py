@@ -30,9 +30,12 @@ def schemes() -> list[str]:
     return sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
-def open_catalog(url: str, *, create: bool = False, settings: Settings | None = None) -> Catalog:
+def open_catalog(
+    url: str, *, create: bool = False, salvage: bool = False, settings: Settings | None = None
+) -> Catalog:
     """The catalog at this URL, with the newest schema; made if missing where `create` allows.
 
+    With `salvage` a damaged file is opened if its objects may still be read, for `dump` alone.
     `settings`: where a server's user and password come from; None: from the environment.
     Raises InputError for a URL that no driver knows or a catalog that is not there.
     """
@@ -42,7 +45,7 @@ def open_catalog(url: str, *, create: bool = False, settings: Settings | None = 
     opener = _opener(scheme)
     catalog: Catalog
     if scheme == "sqlite":  # a file asks for no account
-        catalog = opener(url, create=create)
+        catalog = opener(url, create=create, salvage=salvage)
     else:
         account = (settings or load_settings()).account
         catalog = opener(url, create=create, account=account)

@@ -29,12 +29,18 @@ def command(ctx: click.Context, *, output: str | None) -> None:
     from biobank_core.errors import StorageError  # noqa: PLC0415
     from biobank_core.interchange import dump  # noqa: PLC0415
 
+    url, damage = settings_of(ctx).catalog, None
     # The lineage index is not even opened: it may be what is damaged.
-    with open_catalog(settings_of(ctx).catalog) as catalog:
+    try:
+        opened = open_catalog(url)
+    except StorageError as exc:
+        opened, damage = open_catalog(url, salvage=True), exc
+    with opened as catalog:
         with open_output(output) as stream, progress("dump", total=total_of(catalog)) as told:
             report = dump(catalog, stream.buffer, rescue=True, progress=told)
-        if report.damage is not None:
-            click.echo(f"biobank: {report.damage}", err=True)
+        damage = report.damage or damage
+        if damage is not None:
+            click.echo(f"biobank: {damage}", err=True)
             click.echo(
                 f"biobank: {report.lost:,} objects could not be read; {report.written:,} were "
                 "written",

@@ -250,6 +250,20 @@ def test_damage_anywhere_is_found_and_no_object_lost_by_what_dump_does_not_need(
     assert lab.run("dump").stdout.encode() == whole
 
 
+@pytest.mark.parametrize("table", ["kind", "link", "biobank_migration", "catalog_log"])
+def test_damage_to_a_small_table_that_every_command_needs_leaves_all_to_be_saved(
+    lab: Lab, table: str
+) -> None:
+    whole = dump_and_digest(lab.folder)[0]
+    _overwrite(lab.folder / "c.db", table, every=1)
+    lab.run("load", "more.jsonl", expect=2)
+    done = lab.run("dump", expect=0 if table == "catalog_log" else 2)
+    assert done.stdout.encode() == whole
+    if done.returncode:
+        assert "c.db: the file is damaged" in done.stderr
+        assert "0 objects could not be read; 3,000 were written" in done.stderr
+
+
 def test_with_a_damaged_index_alone_every_object_is_saved(lab: Lab) -> None:
     whole = set(dump_and_digest(lab.folder)[0].splitlines())
     _overwrite(lab.folder / "c.db", "sqlite_autoindex_object_1", every=3)

@@ -46,20 +46,26 @@ Listener = Callable[[Sequence[IndexEvent]], None]
 _UNITS_A_PAGE: Final = 50
 
 
-def open_catalog(url: str, *, create: bool = False) -> SqliteCatalog:
+def open_catalog(url: str, *, create: bool = False, salvage: bool = False) -> SqliteCatalog:
     """The catalog at `sqlite:///...`; with `create` it is made, folder and all, when missing.
 
-    Raises InputError when it is missing and may not be made, or the file holds no catalog.
+    With `salvage` also one whose few tables beside the objects are damaged, for `dump`. Raises
+    InputError when it is missing and may not be made, or the file holds no catalog.
     """
     path = path_of_url(url)
     if create:
         _make_folder(path)
     file = SqliteFile(path, create=create)
     try:
-        if not create and file.schema_version(COMPONENT) == 0:
-            raise InputError("holds no catalog; `biobank init` makes one", file=str(path))
-        catalog = SqliteCatalog(file)
-        catalog.migrate()
+        try:
+            if not create and file.schema_version(COMPONENT) == 0:
+                raise InputError("holds no catalog; `biobank init` makes one", file=str(path))
+            catalog = SqliteCatalog(file)
+            catalog.migrate()
+        except StorageError:
+            if not (salvage and any(file.damage())):
+                raise
+            catalog = SqliteCatalog(file)
     except BaseException:
         file.close()
         raise
