@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from biobank_core.galaxy.client import GalaxyClient
+from biobank_core.galaxy.reanalysis.server import CampaignServer, NewCollection
 from tests.integration.campaign_lab import NEW, OLD, Lab
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, hdca
@@ -263,15 +265,37 @@ def test_pairs_and_lists_of_pairs_are_given_as_they_were_recorded(lab: Lab) -> N
     assert {row["column"] for row in told if row["change"] == "file"} == {"equal"}
 
     # A pair or a single file: T3 goes in too.
-    either = planned(
-        lab,
-        "one_to_one",
-        pair_workflow("list:paired_or_unpaired", "nested_input", "pairs")
-        | {"steps": {"x": {"tool_id": "one_to_one", "in": {"input": "reads"}}}},
-        "--name",
-        "e",
-    )
-    assert either["items"][0]["given"]["members"][0]["members"][0]["name"] == "unpaired"
+    either = pair_workflow("list:paired_or_unpaired", "one_to_one", "input")
+    plan = planned(lab, "one_to_one", either, "--name", "e")
+    (alone,) = plan["items"][0]["given"]["members"][0]["members"]
+    assert alone["name"] == "unpaired"
+    lab.biobank("reanalyse", "run", "e")
+    assert {item["state"] for item in lab.status("e").values()} == {"ok"}
+
+
+def test_galaxy_makes_each_kind_of_collection_that_we_give(lab: Lab) -> None:
+    server = CampaignServer(GalaxyClient.connect(lab.url, lab.user.key))
+    history = lab.user.new_history("kinds")
+    one, two = (lab.user.upload(history, text) for text in ("A\n", "B\n"))
+    pair = NewCollection("p", "paired", (("forward", one), ("reverse", two)))
+    either = NewCollection("e", "paired_or_unpaired", (("unpaired", one),))
+    for wanted in (
+        pair,
+        either,
+        NewCollection("l", "list", (("a", one), ("b", two))),
+        NewCollection("lp", "list:paired", (("x", pair), ("y", pair))),
+        NewCollection("le", "list:paired_or_unpaired", (("x", either),)),
+        NewCollection(
+            "llp", "list:list:paired", (("x", NewCollection("x", "list:paired", (("y", pair),))),)
+        ),
+        NewCollection("r", "record", (("genome", one), ("annotation", two))),
+    ):
+        made = server.make_collection(history, wanted)
+        told = lab.user.client.dataset_collections.show_dataset_collection(made)
+        assert told["collection_type"] == wanted.type
+        assert [entry["element_identifier"] for entry in told["elements"]] == [
+            name for name, _ in wanted.members
+        ]
 
 
 def test_a_shape_that_no_sample_has_is_an_error_of_plan(lab: Lab) -> None:

@@ -297,7 +297,7 @@ def test_what_is_the_same_for_all_samples_must_be_of_the_type_too(catalog: Catal
     collection(catalog, "l", None, x="a", y="b")
     collection(catalog, "p", "paired", forward="a", reverse="b")
     arranger = Arranger(catalog)
-    held = {name: found.object for name in "alp" for found in catalog.get([vid(name)]).values()}
+    held: dict[str, Any] = {name: catalog.get([vid(name)])[vid(name)].object for name in "alp"}
     assert shape(arranger.fixed(held["l"], "list", label="refs"))[1] == {"x": "a", "y": "b"}
     assert shape(arranger.fixed(held["p"], "paired", label="refs"))[0] == "paired"
     with pytest.raises(
@@ -308,7 +308,7 @@ def test_what_is_the_same_for_all_samples_must_be_of_the_type_too(catalog: Catal
         arranger.fixed(held["a"], "list", label="refs")
 
 
-@pytest.mark.parametrize("wanted", ["sample_sheet", "list:sample_sheet", ":".join(["list"] * 7)])
+@pytest.mark.parametrize("wanted", ["sample_sheet", "list:record", ":".join(["list"] * 7)])
 def test_a_type_that_nobody_can_give_is_refused(wanted: str) -> None:
     with pytest.raises(InputError, match=r"wants a collection of type"):
         check_type(wanted, label="reads")

@@ -141,7 +141,7 @@ _TAGS = {
 
 
 # To a sample's part of the page, to its end, to the Galaxy server.
-_HISTORY = r"/histories/view\?id=[A-Za-z0-9%_.+/-]*"
+_HISTORY = r"/histories/view\?id=[A-Za-z0-9%_.+/~-]*"
 _LINK = re.compile(rf"#V0[0-9A-F]{{32}}|#left-out|{GALAXY}({_HISTORY})?")
 
 

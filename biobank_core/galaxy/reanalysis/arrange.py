@@ -52,11 +52,13 @@ def check_type(collection_type: str | None, *, label: str) -> None:
     None is a single dataset.
     """
     levels = collection_type.split(":") if collection_type is not None else []
-    if len(levels) > _MAX_LEVELS or not _KNOWN.issuperset(levels):
+    # Galaxy's API makes no records inside of other collections.
+    inner_record = _RECORD in levels and len(levels) > 1
+    if len(levels) > _MAX_LEVELS or not _KNOWN.issuperset(levels) or inner_record:
         raise InputError(
             f"the workflow's input {label!r} wants a collection of type {collection_type!r}; what "
-            f"can be given are data sets and collections of {', '.join(sorted(_KNOWN))}, such as "
-            "list:paired"
+            "can be given are data sets, records, and collections of list, paired and "
+            "paired_or_unpaired, such as list:paired"
         )
 
 

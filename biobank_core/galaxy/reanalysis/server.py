@@ -162,16 +162,17 @@ class CampaignServer:
 
     def make_collection(self, history: str, collection: NewCollection) -> str:
         """Make a collection, inner ones included; its id."""
-        description = {
+        description: JsonObject = {
+            "instance_type": "history",
+            "history_id": history,
             "collection_type": collection.type,
             "name": collection.name,
             "element_identifiers": _identifiers(collection),
+            "copy_elements": True,
         }
-        answer = self._client.call(
-            "making a collection",
-            lambda gi: gi.histories.create_dataset_collection(history, description),
-        )
-        return str(answer["id"])
+        if "record" in collection.type.split(":"):
+            description["fields"] = "auto"  # named and typed as the members are
+        return str(self._post("dataset_collections", description)["id"])
 
     def invocations(self, history: str) -> list[str]:
         """The ids of the invocations of a history, oldest first."""
