@@ -17,7 +17,16 @@ from typing import Final
 from benchmarks.report import append
 from benchmarks.workspace import Figure, Workspace
 
-SUBJECTS: Final = ("start", "commit", "load", "keeping", "lineage", "selecting", "recording")
+SUBJECTS: Final = (
+    "start",
+    "commit",
+    "load",
+    "keeping",
+    "lineage",
+    "selecting",
+    "recording",
+    "neo4j",
+)
 WHEN_NAMED: Final = ("peers",)
 _HEADER: Final = (
     "| what | ours | raw sqlite3 | ratio | aim | |",

@@ -41,7 +41,7 @@ def figures(work: Workspace) -> Iterator[Figure]:
     nodes = MANY_NODES if work.full else NODES
     store = work.store("layered", lambda: [*world.common(), *world.layered(nodes)])
     yield from _answers(store, nodes)
-    rungs = work.store("ladder", lambda: [*world.common(), *_ladder()])
+    rungs = work.store("ladder", lambda: [*world.common(), *ladder()])
     yield from _climbed(rungs)
     if work.full:
         wide = work.store("wide", lambda: [*world.common(), *_fan()])
@@ -115,7 +115,7 @@ def _fan() -> Iterator[Object]:
         yield world.action(f"fan {number}", [world.vid("data", "root")], [one.vid for one in made])
 
 
-def _ladder() -> Iterator[Object]:
+def ladder() -> Iterator[Object]:
     """Diamonds one after another: 2 to the power of RUNGS ways from the first to the last."""
     yield world.data("rung 0")
     for number in range(RUNGS):

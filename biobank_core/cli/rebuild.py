@@ -13,9 +13,10 @@ from biobank_core.cli.common import catalog_options, progress, stores_of
 def command(ctx: click.Context) -> None:
     """Make the lineage index anew from the catalog.
 
-    For an index that `biobank verify` finds wrong in many places. The catalog is only read. Others
-    who read the index see the old one until the new one is complete; when it is interrupted, the
-    old one stays.
+    For an index that `biobank verify` finds wrong in many places. The catalog is only read. In a
+    file, others who read the index see the old one until the new one is complete; when it is
+    interrupted, the old one stays. In Neo4j it is made anew piece by piece while it is in use; when
+    it is interrupted, the next rebuild goes on there.
     """
     from biobank_core.lineage.follow import rebuild  # noqa: PLC0415
 

@@ -8,6 +8,7 @@ what was done: after a kill the next rebuild goes on there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Protocol, runtime_checkable
@@ -88,12 +89,19 @@ def rebuild_in_place(
     if progress is None or set(progress.head) != set(head):
         progress = index.begin_rebuild(head)
     taken = 0
-    for batch, reached, done in _work(catalog, progress):
-        ahead = index.take_in_anew(batch, progress=reached)
-        _settle_ahead(catalog, index, batch, ahead, reached)
-        taken += len(batch)
-        advance(done)
-        progress = reached
+    # While the index writes a batch the next one is read from the catalog.
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        written: _Written | None = None
+        for batch, reached, done in _work(catalog, progress):
+            if written is not None:
+                _settle_ahead(catalog, index, written)
+            future = writer.submit(index.take_in_anew, batch, progress=reached)
+            written = _Written(batch, reached, future)
+            taken += len(batch)
+            advance(done)
+            progress = reached
+        if written is not None:
+            _settle_ahead(catalog, index, written)
     progress = replace(progress, stage=_SWEEP, after="")
     if not progress.fresh:
         _sweep(catalog, index, progress)
@@ -161,21 +169,26 @@ def _projected(catalog: Catalog, wanted: list[tuple[str, str]]) -> list[IndexEve
     return [event for event in events if event is not None]
 
 
-def _settle_ahead(
-    catalog: Catalog,
-    index: RebuiltInPlace,
-    batch: Sequence[IndexEvent],
-    ahead: list[tuple[str, int]],
-    progress: Progress,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A batch on its way into the index."""
+
+    batch: list[IndexEvent]
+    progress: Progress
+    ahead: Future[list[tuple[str, int]]]
+
+
+def _settle_ahead(catalog: Catalog, index: RebuiltInPlace, written: _Written) -> None:
     """A later version than the one just read: fed meanwhile, or of a catalog put back in time."""
+    ahead = written.ahead.result()
     if not ahead:
         return
     now = catalog.get([vid for vid, _ in ahead])
     wrong = {vid for vid, held in ahead if vid not in now or now[vid].version < held}
     if wrong:
         index.forget(sorted(wrong))
-        index.take_in_anew([event for event in batch if event.vid in wrong], progress=progress)
+        again = [event for event in written.batch if event.vid in wrong]
+        index.take_in_anew(again, progress=written.progress)
 
 
 def _sweep(catalog: Catalog, index: RebuiltInPlace, progress: Progress) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -390,15 +391,19 @@ def content(connection: Connection) -> Iterator[Node | Edge | Use]:
 
 
 def _pages(connection: Connection, text: str) -> Iterator[list[_Row]]:
-    after = ""
-    while True:
-        rows = connection.rows(text, {"after": after, "page": PAGE})
-        if not rows:
-            return
-        after = rows[-1][0]
-        yield rows
-        if len(rows) < PAGE:
-            return
+    """Pages of a stream; while one is used the server works at the next."""
+
+    def page(after: str) -> list[_Row]:
+        return connection.rows(text, {"after": after, "page": PAGE})
+
+    with ThreadPoolExecutor(max_workers=1) as ahead:
+        rows = page("")
+        while len(rows) == PAGE:
+            following = ahead.submit(page, rows[-1][0])
+            yield rows
+            rows = following.result()
+        if rows:
+            yield rows
 
 
 _COUNTS: Final = {

@@ -1,0 +1,148 @@
+"""Lineage in Neo4j: questions, the ladder, and making and checking the index."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from typing import Final
+from unittest.mock import patch
+
+from benchmarks import world
+from benchmarks.lineage import RUNGS, ladder
+from benchmarks.raw_neo4j import RawGraph
+from benchmarks.workspace import (
+    Figure,
+    Store,
+    Workspace,
+    biobank,
+    memory,
+    percentile,
+    seconds,
+    timed,
+)
+from biobank_core.config import load_settings
+from biobank_core.lineage.events import IndexEvent
+from biobank_core.lineage.port import Direction, LineageIndex, Question
+from biobank_core.lineage.projection import project
+from biobank_core.lineage.registry import open_index
+from tests.servers.neo4j import Neo4jServer
+
+NODES: Final = 100_000
+MANY_NODES: Final = 1_000_000
+QUESTIONS: Final = 200
+MOST_S: Final = 0.100
+DOWNSTREAM: Final = 200
+DOWNSTREAM_MOST_S: Final = 0.050
+LADDER_MOST_S: Final = 1.0
+LEAST_SHARE: Final = 1 / 1.5
+VERIFIED_A_SECOND: Final = 20_000
+MOST_MB: Final = 500
+# Objects that the raw writer is given, half before ours and half after: the machine may be busy.
+RAW_NODES: Final = 20_000
+
+
+def figures(work: Workspace) -> Iterator[Figure]:
+    """All on one Neo4j of its own, filled by `biobank rebuild`."""
+    nodes = MANY_NODES if work.full else NODES
+    store = work.store("layered" if work.full else f"layered {nodes}", lambda: _layered(nodes))
+    with ExitStack() as stack:
+        server = stack.enter_context(Neo4jServer(heap_mb=1024, page_cache_mb=1024))
+        stack.enter_context(patch.dict(os.environ, server.environment))
+        yield from _made(server, store)
+        settings = load_settings(catalog="unused.db", environment=dict(os.environ))
+        index = stack.enter_context(open_index(server.url, settings=settings))
+        yield from _asked(index, nodes)
+        index.clear()
+        yield from _climbed(index)
+
+
+def _layered(nodes: int) -> list[object]:
+    return [*world.common(), *world.layered(nodes)]
+
+
+def _made(server: Neo4jServer, store: Store) -> Iterator[Figure]:
+    events = _events(RAW_NODES)
+    half = len(events) // 2
+    raw = RawGraph(server.url, server.user, server.password)
+    raw.write(events[:500])  # plans are made
+    raw_s = timed(raw.write, events[:half])
+    rebuilt = biobank(store.folder, "--index", server.url, "rebuild")
+    verified = biobank(store.folder, "--index", server.url, "verify")
+    raw_s += timed(raw.write, events[half:])
+    raw.clear()
+    raw.close()
+    ours, theirs = store.count / rebuilt.seconds, len(events) / raw_s
+    what = f"`biobank rebuild` of {store.count:,} objects in Neo4j (raw: UNWIND batches)"
+    yield Figure(
+        what=what,
+        ours=f"{ours:,.0f}/s",
+        raw=f"{theirs:,.0f}/s",
+        ratio=ours / theirs,
+        aim=f"ratio {LEAST_SHARE:.2f}",
+        met=ours >= LEAST_SHARE * theirs,
+    )
+    yield memory("the same, peak memory", rebuilt.peak_mb, most_mb=MOST_MB)
+    rate = store.count / verified.seconds
+    yield Figure(
+        what=f"`biobank verify` of {store.count:,} objects in Neo4j",
+        ours=f"{rate:,.0f}/s",
+        aim=f"{VERIFIED_A_SECOND:,}/s",
+        met=rate >= VERIFIED_A_SECOND,
+    )
+    yield memory("the same, peak memory", verified.peak_mb, most_mb=MOST_MB)
+
+
+def _events(nodes: int) -> list[IndexEvent]:
+    """Nodes first, as the raw writer needs them; mixed, so that both halves have both."""
+    parts: list[IndexEvent] = []
+    layered = iter(world.layered(nodes))
+    data = [project(made, version=1, log="bench") for made in islice(layered, nodes)]
+    actions = [project(made, version=1, log="bench") for made in layered]
+    for first in (True, False):
+        for some in (data, actions):
+            half = len(some) // 2
+            parts += [one for one in (some[:half] if first else some[half:]) if one is not None]
+    return parts
+
+
+def _asked(index: LineageIndex, nodes: int) -> Iterator[Figure]:
+    chance = random.Random(2)  # noqa: S311  # the same questions every time
+    groups = frozenset(index.checked())
+    took, sizes = [], []
+    near: list[float] = []
+    for _ in range(QUESTIONS):
+        start = world.vid("data", chance.randrange(nodes))
+        question = Question(starts=(start,), groups=groups)
+        took.append(timed(index.connected, question))
+        sizes.append(len(index.connected(question).nodes))
+    # A start some layers from the end of its component has some 200 pieces of data downstream.
+    for _ in range(QUESTIONS):
+        component = chance.randrange(nodes // (world.WIDTH * world.LAYERS))
+        layer = world.LAYERS - DOWNSTREAM // world.WIDTH - 2
+        first = (component * world.LAYERS + layer) * world.WIDTH
+        start = world.vid("data", first + chance.randrange(world.WIDTH))
+        question = Question(starts=(start,), direction=Direction.DOWNSTREAM, groups=groups)
+        near.append(timed(index.connected, question))
+    edges = index.count().get("PRODUCED", 0)
+    graph = f"{nodes:,} nodes and {edges:,} edges"
+    size = f"answers of {percentile(sizes, 0.5):,.0f} (median) to {max(sizes):,} objects"
+    yield seconds(f"Neo4j: {graph}, {size}, median", percentile(took, 0.5))
+    yield seconds("the same, p95", percentile(took, 0.95), most_s=MOST_S)
+    what = f"Neo4j: {graph}, some {DOWNSTREAM} downstream, p95"
+    yield seconds(what, percentile(near, 0.95), most_s=DOWNSTREAM_MOST_S)
+
+
+def _climbed(index: LineageIndex) -> Iterator[Figure]:
+    objects = [*world.common(), *ladder()]
+    events = [
+        event for made in objects if (event := project(made, version=1, log="bench")) is not None
+    ]
+    index.apply(events)
+    start = world.vid("data", "rung 0")
+    took = [timed(index.connected, Question(starts=(start,))) for _ in range(5)]
+    what = f"Neo4j: a ladder of {RUNGS:,} diamonds"
+    yield seconds(f"{what}, the first time", took[0], most_s=LADDER_MOST_S)
+    yield seconds(f"{what}, median of 5", percentile(took, 0.5), most_s=LADDER_MOST_S)
