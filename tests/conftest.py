@@ -75,6 +75,20 @@ def omero_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OmeroSt
         yield server
     finally:
         server.stop()
+    _ask_the_oracle(server)
+
+
+def _ask_the_oracle(server: OmeroStandIn) -> None:
+    """Let Hibernate itself judge every query that the stand-in answered; fail on a refusal."""
+    from tests.servers.omero.oracle import refusals
+
+    try:
+        refused = refusals(server.queries.read_text().splitlines())
+    except MissingService as error:
+        service_is_missing(str(error))
+    if refused:
+        listed = "\n".join(f"{query}\n    {reason}" for query, reason in refused.items())
+        pytest.fail(f"a genuine OMERO would refuse these queries:\n{listed}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

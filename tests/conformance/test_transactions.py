@@ -22,7 +22,7 @@ from tests.conformance.annotations import (
 )
 from tests.servers.omero.lab import READ_ONLY, Client, OmeroLab
 
-_WRITERS, _INCREMENTS = 4, 6
+_WRITERS, _INCREMENTS = 4, 5
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_the_naive_lock_loses_updates_when_writers_race(omero_lab: OmeroLab) -> 
     def count() -> None:
         with omero_lab.login("bob") as client:
             done = 0
-            while done < 20:
+            while done < 10:
                 found = client.query.get("MapAnnotation", row_id)
                 found.setDescription(rstring(str(int(found.description.val) + 1)))
                 try:

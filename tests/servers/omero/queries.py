@@ -54,7 +54,6 @@ class Run:
 
     def __init__(self, call: Call, text: str, parameters: Any) -> None:
         self._call = call
-        call.world.note_query(text)
         self.plan: Plan = translate(
             parse(text), parameter_values(parameters), call.caller.condition
         )
@@ -67,6 +66,7 @@ class Run:
         with call.connection.cursor() as cursor:
             cursor.execute(sql.encode(), self.plan.values)
             self.rows = cursor.fetchall()
+        call.world.note_query(text)
         self.loader = Loader(call.connection, call.caller)
         self._load()
         if in_memory:
