@@ -30,8 +30,9 @@ from biobank_core.lineage.port import Relation
 
 # `dot` needs minutes beyond this, and nobody could read the result.
 MAX_ITEMS: Final = 2_000
-# A picture that is longer than this many times its height is laid out the other way too, unless
-# that takes `dot` long.
+# What is wider than a screen and than this many times its height is laid out the other way too,
+# unless that takes `dot` long.
+_PAGE_PT: Final = 1_300
 _MAX_RIBBON: Final = 4
 _MAX_TWICE: Final = 300
 # Longer labels are shortened with an ellipsis; the title has the whole.
@@ -322,7 +323,8 @@ def _text(text: str, most: int = _LABEL_CHARS) -> str:
 def _best_laid_out(drawing: Drawing) -> ET.Element:
     """From left to right, as people read; top down where that would be a ribbon."""
     across = _laid_out(_graph(drawing))
-    if _ribbon(across) <= _MAX_RIBBON or len(drawing.items) > _MAX_TWICE:
+    fits = _size(across)[0] <= _PAGE_PT or _ribbon(across) <= _MAX_RIBBON
+    if fits or len(drawing.items) > _MAX_TWICE:
         return across
     down = _laid_out(_graph(drawing, rankdir="TB"))
     return down if _ribbon(down) < _ribbon(across) else across
