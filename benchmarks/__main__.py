@@ -1,9 +1,8 @@
 """Measure ourselves beside sqlite3 alone: `python -m benchmarks [--full] [SUBJECT ...]`.
 
-The subject `peers` (AiiDA, LaminDB) installs some hundred megabytes and is only run when named.
-
 Each subject is a module here. Everything is measured in one run on the same rows; what it finds is
-printed and kept in RESULTS.md.
+printed and kept in RESULTS.md. The subject `peers` (AiiDA, LaminDB) installs some hundred megabytes
+and is only run when named.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -45,15 +45,21 @@ def main() -> None:
     if unknown := set(chosen.subject) - set(known):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     found: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="biobank-bench-") as folder:
-        work = Workspace(Path(folder), full=chosen.full)
-        for name in chosen.subject or SUBJECTS:
-            for figure in importlib.import_module(f"benchmarks.{name}").figures(work):
-                found.append(figure)
-                print(" | ".join(cell for cell in figure.cells() if cell), flush=True)
-    if not chosen.no_record:
-        lines = [f"| {' | '.join(figure.cells())} |" for figure in found]
-        append("Speed (make bench)" + (" --full" * chosen.full), [*_HEADER, *lines])
+    begin = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="biobank-bench-") as folder:
+            work = Workspace(Path(folder), full=chosen.full)
+            for name in chosen.subject or SUBJECTS:
+                for figure in importlib.import_module(f"benchmarks.{name}").figures(work):
+                    found.append(figure)
+                    print(" | ".join(cell for cell in figure.cells() if cell), flush=True)
+    finally:
+        # Also what was found before something failed, or Ctrl-C: a full run takes a quarter hour.
+        if found and not chosen.no_record:
+            lines = [f"| {' | '.join(figure.cells())} |" for figure in found]
+            took = f"Took {(time.monotonic() - begin) / 60:.0f} minutes."
+            title = "Speed (make bench)" + (" --full" * chosen.full)
+            append(title, [*_HEADER, *lines, "", took])
 
 
 if __name__ == "__main__":
