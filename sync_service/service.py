@@ -18,6 +18,7 @@ from biobank_core.config import Settings
 from biobank_core.errors import BiobankError, ConfigurationError
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.registry import open_index
+from biobank_core.model.registry import decoder
 from sync_service import consumer as consuming
 from sync_service.broker import Session
 from sync_service.consumer import Consumer
@@ -76,6 +77,9 @@ class Service:
 
     def run(self) -> None:
         """Run until `stopping` is set; raises what ended a part that should not have ended."""
+        # Kinds are described at their first use, and two threads that do so at once crash the
+        # interpreter (msgspec 0.22).
+        decoder()
         threads = list(self._threads())
         with contextlib.ExitStack() as stack:
             if self.options.listen is not None:
