@@ -10,8 +10,10 @@ galaxy=(graphviz postgresql)
 genomes=(kleborate kleborate-examples mash minimap2 ncbi-blast+)
 # Neo4j itself comes from Maven Central into the cache folder.
 sync=(rabbitmq-server maven default-jre-headless)
+# What zeroc-ice is built with, unless pip finds a wheel of it; openssl makes a certificate.
+omero=(g++ libbz2-dev libssl-dev openssl)
 case $goal in
-  test) packages=("${galaxy[@]}" "${sync[@]}" faketime) ;;
+  test) packages=("${galaxy[@]}" "${sync[@]}" "${omero[@]}" faketime) ;;
   demo) packages=("${galaxy[@]}" "${genomes[@]}") ;;
   demo-full) packages=("${galaxy[@]}" "${genomes[@]}" "${sync[@]}") ;;
   services) packages=("${sync[@]}") ;;
@@ -22,6 +24,8 @@ say() { printf '==> %s\n' "$*" >&2; }
 
 command -v "$python" >/dev/null || packages+=(python3 python3-venv)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+headers='import os, sysconfig; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'
+[[ $goal != test ]] || "$python" -c "$headers" 2>/dev/null || packages+=(python3-dev)
 
 # First of all, so that nothing has been changed yet when a person has to act.
 missing=()
@@ -66,6 +70,15 @@ if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
   rm -f "$stamp"
   [[ -x .venv/bin/python ]] && .venv/bin/python -c 'import pip' || "$python" -m venv --clear .venv
   .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev,neo4j,sync]' >&2
+  printf '%s\n' "$wanted" >"$stamp"
+fi
+
+stamp=.venv/.omero
+if [[ $goal == test && $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+  rm -f "$stamp"
+  wheels=$(.venv/bin/python -m scripts.zeroc_ice_wheel)
+  .venv/bin/python -m pip install --disable-pip-version-check --find-links "$wheels" \
+    --editable '.[omero,omero-test]' >&2
   printf '%s\n' "$wanted" >"$stamp"
 fi
 

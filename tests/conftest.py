@@ -97,7 +97,7 @@ def omero_lab(request: pytest.FixtureRequest) -> OmeroLab:
     try:
         from tests.servers.omero.lab import Address, OmeroLab, genuine_address
     except ImportError as error:
-        service_is_missing(f"{error.name} is not installed: pip install '.[omero,dev]'")
+        service_is_missing(f"{error.name} is not installed: pip install '.[omero,omero-test]'")
     genuine = genuine_address()
     if genuine is not None:
         return OmeroLab(genuine)

@@ -19,6 +19,8 @@ _SYNC = (
     "tests/integration/test_sync",
     "tests/contract/test_lineage_neo4j",
 )
+# Those that share the stand-in for OMERO.
+_OMERO = ("tests/conformance/", "tests/contract/test_catalog_omero")
 # Tests that start a server for themselves alone.
 _NOT_SHARING = "tests/integration/own_server/"
 
@@ -29,6 +31,8 @@ class SharedServerScheduling(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(_SYNC):
             return "sync"
+        if nodeid.startswith(_OMERO):
+            return "omero"
         if nodeid.startswith(_SHARING) and not nodeid.startswith(_NOT_SHARING):
             return _SHARING
         return nodeid

@@ -45,7 +45,7 @@ class OmeroStandIn:
             import psycopg  # noqa: F401
         except ImportError as exc:
             raise MissingService(
-                f"the stand-in for OMERO needs {exc.name}: pip install '.[omero,dev]'"
+                f"the stand-in for OMERO needs {exc.name}: pip install '.[omero,omero-test]'"
             ) from exc
         self.folder = folder
         self.root_password = secrets.token_urlsafe(12)
