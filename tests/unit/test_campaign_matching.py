@@ -248,7 +248,7 @@ def test_a_pair_is_one_that_was_recorded_as_such(catalog: Catalog) -> None:
             arranger.sample("T1", sources, wanted)
     whole = collection(catalog, "p", "paired", forward="b", reverse="a")
     pair = {"forward": "b", "reverse": "a"}
-    for given in (sources, [whole]):
+    for given in (sources, [whole], [whole, *sources]):
         assert shape(arranger.sample("T1", given, "paired")) == ("paired", pair)
         assert shape(arranger.sample("T1", given, "list:paired")) == (
             "list:paired",

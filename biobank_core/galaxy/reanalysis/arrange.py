@@ -114,7 +114,8 @@ class Arranger:
 
     def _made(self, name: str, pieces: Sequence[Given], wanted: str) -> Given | None:
         """The one collection of this type that has just these pieces; None where there is none."""
-        order = [vid for piece in pieces for vid in piece.leaves()]
+        # A pair and its two files may be known both as taken from the sample.
+        order = list(dict.fromkeys(vid for piece in pieces for vid in piece.leaves()))
         outer, _, inner = wanted.partition(":")
         if outer != _LIST:
             return self._one(name, set(order), wanted)
@@ -139,7 +140,8 @@ class Arranger:
     def _parts(self, name: str, pieces: Sequence[Given], inner: str) -> list[Given]:
         """The pieces as collections of the inner type, as far as they make such."""
         parts = [piece for piece in pieces if piece.type == inner]
-        left = {vid for piece in pieces if piece.type != inner for vid in piece.leaves()}
+        left = {vid for piece in pieces for vid in piece.leaves()}
+        left.difference_update(vid for part in parts for vid in part.leaves())
         for kind in (inner, _PAIR) if inner == _PAIR_OR_ONE else (inner,):
             for group in self._groups(name, left, kind):
                 parts.append(msgspec.structs.replace(group, type=inner))
