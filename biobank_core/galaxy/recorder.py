@@ -98,12 +98,18 @@ class Recorder:
         )
 
     def prepare(
-        self, not_now: Collection[str] = (), *, unwanted: Collection[str] = ()
+        self,
+        not_now: Collection[str] = (),
+        *,
+        unwanted: Collection[str] = (),
+        ask_waiting: bool = True,
     ) -> list[Todo]:
         """What there is to do, oldest first: one list request, or one a page of many jobs.
 
         `not_now` are ids of jobs that could not be recorded before, to be left for a later run;
         `unwanted` of those that the rules are known to leave out: their histories are not asked.
+        Without `ask_waiting` the jobs that earlier runs left waiting are looked at only where the
+        list shows them: so it does when they end, but for those whose time does not move.
         """
         rows = sorted(self._first_list(), key=lambda row: (row.update_time, row.id))
         self._note_twins(rows)
@@ -112,7 +118,8 @@ class Recorder:
         seen = set(cursor.seen_job_ids) if cursor else set()
         # The cursor remembers them: nothing is lost by leaving them out.
         self._not_now = {i for i in not_now if cursor and i in cursor.waiting_job_ids}
-        todo = [Todo(job_id, None) for job_id in self._ended_meanwhile(cursor)]
+        ended = self._ended_meanwhile(cursor) if ask_waiting else []
+        todo = [Todo(job_id, None) for job_id in ended]
         self.summary.failed |= self._source.odd_rows
         self.summary.seen += len(self._source.odd_rows)
         for row in rows:

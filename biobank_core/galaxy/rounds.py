@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Between two looks for references that were registered since: each reads all actions.
 _LOOK_BACK_S: Final = 3600.0
+# Between two lists of all jobs that have not ended; a large server has thousands.
+_ASK_WAITING_S: Final = 60.0
 _SAY_EVERY_S: Final = 30.0
 # Jobs that end meanwhile wait until these are done.
 _HASHES_A_ROUND: Final = 16
@@ -61,6 +63,7 @@ class LiveRounds:
     # Data whose hash was not there when they were recorded: Galaxy computes it after the job.
     _late: set[str] = field(default_factory=set)
     _look_back_at: float = 0.0
+    _ask_waiting_at: float = 0.0
     # Jobs of the last look that the rules leave out; the next one shows many of them again.
     _unwanted: set[str] = field(default_factory=set)
     _to_compute: dict[str, Copies] | None = None
@@ -83,7 +86,10 @@ class LiveRounds:
         if time.monotonic() >= self._look_back_at:
             recorder.link_references()
             self._look_back_at = time.monotonic() + _LOOK_BACK_S
-        todo = recorder.prepare(not_now, unwanted=self._unwanted)
+        ask_waiting = time.monotonic() >= self._ask_waiting_at
+        todo = recorder.prepare(not_now, unwanted=self._unwanted, ask_waiting=ask_waiting)
+        if ask_waiting:
+            self._ask_waiting_at = time.monotonic() + _ASK_WAITING_S
         self._unwanted = recorder.unwanted
         summary = recorder.run(todo, _Said(len(todo)), stopped=stopped)
         self._late |= summary.without_hash

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from biobank_core.catalog.sqlite import SqliteCatalog
 from biobank_core.config import load_settings
@@ -229,6 +230,33 @@ def test_jobs_that_the_rules_leave_out_are_not_listed_for_ever(catalog: SqliteCa
     [cursor] = catalog.find("Cursor")
     assert isinstance(cursor.object, Cursor)
     assert cursor.object.position == galaxy.records["other49"].update_time
+
+
+def test_jobs_that_have_not_ended_cost_no_request_a_round(catalog: SqliteCatalog) -> None:
+    galaxy = ScriptedGalaxy()
+    galaxy.add("paused", 0, state="paused")
+    galaxy.add("later", 600)
+
+    def a_round(*, ask_waiting: bool) -> tuple[int, int]:
+        galaxy.asked.clear()
+        made = Recorder(
+            catalog,
+            galaxy,  # type: ignore[arg-type]
+            server="g",
+            scope=Scope(),
+            rules=Rules(),
+            study=None,
+            by="test",
+        )
+        summary = made.run(made.prepare(ask_waiting=ask_waiting))
+        return summary.recorded, summary.waiting
+
+    assert a_round(ask_waiting=True) == (1, 1)
+    assert (a_round(ask_waiting=False), galaxy.asked) == ((0, 1), ["jobs"])
+    # It ends, and its time does not move: the next full look finds it.
+    galaxy.records["paused"] = replace(galaxy.records["paused"], state="ok")
+    assert a_round(ask_waiting=False) == (0, 1)
+    assert a_round(ask_waiting=True) == (1, 0)
 
 
 def test_what_the_rules_leave_out_is_decided_once(catalog: SqliteCatalog) -> None:
