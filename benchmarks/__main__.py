@@ -26,6 +26,7 @@ SUBJECTS: Final = (
     "selecting",
     "recording",
     "neo4j",
+    "sync",
 )
 WHEN_NAMED: Final = ("peers",)
 _HEADER: Final = (
