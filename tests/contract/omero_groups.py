@@ -64,6 +64,17 @@ def make_group(lab: OmeroLab, kind: str = READ_ANNOTATE, *, members: int = 1) ->
     return OwnGroup(lab, group_id, f"own-{tag}", made)
 
 
+def join(group: OwnGroup, member: Member, *, owner: bool = False) -> None:
+    """Take a member of another group into this one as well."""
+    address = group.lab.address
+    with group.lab.login_as(address.user, address.password) as root:
+        place = omero.model.ExperimenterGroupI(group.id, False)
+        account = omero.model.ExperimenterI(member.id, False)
+        root.admin.addGroups(account, [place])
+        if owner:
+            root.admin.addGroupOwners(place, [account])
+
+
 def _group(root: Client, name: str, kind: str) -> int:
     group = omero.model.ExperimenterGroupI()
     group.setName(rstring(name))

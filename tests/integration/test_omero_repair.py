@@ -209,9 +209,10 @@ def test_of_two_first_commits_the_empty_one_is_retired(
     from biobank_core.catalog.omero.log import open_log
 
     open_log(catalog._session, group.id, by="another")  # type: ignore[attr-defined]
-    with pytest.raises(StorageError, match="verify --repair"):
-        open_catalog(group.url)
-    drift(catalog, repair=True)
+    with open_catalog(group.url) as again, pytest.raises(StorageError, match="verify --repair"):
+        tube(again, kpn, "T1")
+    with open_catalog(group.url) as mending:
+        drift(mending, repair=True)
     with open_catalog(group.url) as again:
         assert set(again.get([kpn.vid])) == {kpn.vid}
 

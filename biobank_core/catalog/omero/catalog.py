@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from biobank_core.catalog.checks import prepare
+from biobank_core.catalog.checks import Write, prepare
 from biobank_core.catalog.omero import feed, finding
 from biobank_core.catalog.omero.commit import Writer
 from biobank_core.catalog.omero.damage import damage
 from biobank_core.catalog.omero.drift import Reconciler
 from biobank_core.catalog.omero.groups import Groups
-from biobank_core.catalog.omero.log import Log
+from biobank_core.catalog.omero.log import Log, roots
 from biobank_core.catalog.omero.names import KIND, SCHEMA_VERSION
-from biobank_core.catalog.omero.rows import Scope
+from biobank_core.catalog.omero.rows import Found, Rows, Scope
 from biobank_core.catalog.omero.session import Session
 from biobank_core.catalog.port import (
     Catalog,
@@ -26,7 +26,9 @@ from biobank_core.catalog.port import (
     Referrer,
     Versioned,
 )
+from biobank_core.model import codec
 from biobank_core.model.ids import is_vid
+from biobank_core.model.kinds import Tombstone
 from biobank_core.model.registry import remember_kind, with_subkinds
 
 # Who is written into the history for what `verify --repair` does; OMERO itself notes the account.
@@ -54,11 +56,13 @@ class OmeroCatalog(Catalog):
 
     def schema_version(self) -> int:
         self._session.refuse_closed()
-        return SCHEMA_VERSION if self._known_logs() else 0
+        if self._logs is None and not roots(self._scope):
+            return 0
+        return SCHEMA_VERSION
 
     def migrate(self) -> None:
         self._session.refuse_closed()
-        if not self._known_logs():
+        if not self.schema_version():
             self._groups.open_first_log()
             self._logs = None
 
@@ -75,7 +79,29 @@ class OmeroCatalog(Catalog):
         if not changes:
             return Receipt({}, self.head())
         log = self._groups.log_of(unit, self._known_logs(), self._scope)
-        return Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
+        receipt = Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
+        if unit.deletes and len(self._known_logs()) > 1:
+            self._bury_copies(log, receipt, by=by)
+        return receipt
+
+    def _bury_copies(self, log: Log, receipt: Receipt, *, by: str) -> None:
+        """Delete the copies that other groups hold of what was deleted."""
+        gone = self._scope.get(receipt.versions)
+        for other in self._known_logs():
+            left = [
+                one
+                for one in self._scope.found_everywhere(receipt.versions)
+                if one.group == other.group and other is not log and not one.state.deleted
+                if isinstance(gone[one.vid].object, Tombstone)
+            ]
+            if left:
+
+                def plan(rows: Rows, left: Sequence[Found] = left) -> list[Write]:
+                    for one in left:
+                        rows.put(one)
+                    return [_burial(gone[one.vid], one) for one in left]
+
+                Writer(self._scope, other, self._held_kinds(), by=by).force(plan)
 
     def get(self, vids: Iterable[str]) -> dict[str, Versioned]:
         self._session.refuse_closed()
@@ -153,3 +179,9 @@ class OmeroCatalog(Catalog):
                 remember_kind(kind, tuple(line.split(" ")))
             self._kinds = {kind for kind, _ in rows}
         return self._kinds
+
+
+def _burial(stone: Versioned, copy: Found) -> Write:
+    """The tombstone of an object in place of a copy of it."""
+    body = codec.encode(stone.object)
+    return Write(stone.object, stone.version, body, (), (), copy.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from biobank_core.catalog.omero import mapping
 from biobank_core.catalog.omero.log import Change as LoggedChange
 from biobank_core.catalog.omero.log import Commit, Log, Unit, commit_annotation
 from biobank_core.catalog.omero.names import unit_name
-from biobank_core.catalog.omero.rows import Found, Rows, Scope
+from biobank_core.catalog.omero.routing import copies
+from biobank_core.catalog.omero.rows import Rows, Scope
 from biobank_core.catalog.omero.session import LostRace, UnknownFate
 from biobank_core.catalog.omero.writing import as_annotations, read_former
 from biobank_core.catalog.port import Receipt
@@ -69,7 +70,7 @@ class Writer:
                     raise
                 head = newest
                 continue
-            committed = self._saved(head, writes, rows.found)
+            committed = self._saved(head, writes, rows)
             if committed is not None:
                 return self._receipt(writes, committed)
             tries += 1
@@ -80,17 +81,18 @@ class Writer:
             time.sleep(random.uniform(0, min(0.02 * 2**tries, _LONGEST_PAUSE_S)))  # noqa: S311
             head = self._log.head()
 
-    def _saved(
-        self, head: Commit, writes: Sequence[Write], found: Mapping[str, Found]
-    ) -> Commit | None:
+    def _saved(self, head: Commit, writes: Sequence[Write], rows: Rows) -> Commit | None:
         """The commit, or None when another one took its place."""
         number = head.number + 1
         name = unit_name(self._log.uuid, number)
         new_kinds = sorted({write.kind for write in writes} - self._kinds)
         mapped = [(write, mapping.to_pairs(write.body, write.keys)) for write in writes]
+        here = Scope(self._session, [self._log.group])
+        taken_along = copies(self._scope, self._log.group, writes, rows)
         items = as_annotations(
             mapped,
-            read_former(self._scope, writes, found),
+            read_former(here, writes, rows.in_group(here.context)),
+            taken_along,
             unit=name,
             new_kinds=new_kinds,
         )
@@ -102,11 +104,23 @@ class Writer:
             feed=number if in_feed else head.unit.feed,
             time=datetime.now(UTC),
             by=self._by,
-            changes=tuple(
-                LoggedChange(
-                    write.object.vid, write.version, write.kind, write.deleted, made.checksum
-                )
-                for write, made in mapped
+            changes=(
+                *(
+                    LoggedChange(
+                        write.object.vid, write.version, write.kind, write.deleted, made.checksum
+                    )
+                    for write, made in mapped
+                ),
+                *(
+                    LoggedChange(
+                        copy.found.vid,
+                        copy.found.version,
+                        copy.found.state.kind,
+                        copy.found.state.deleted,
+                        copy.checksum,
+                    )
+                    for copy in taken_along
+                ),
             ),
         )
         items.append(commit_annotation(name, unit, token=head.unit.token))

@@ -35,6 +35,8 @@ from biobank_core.model.kinds import Tombstone
 _LOOKS: Final = 4
 
 WriterOf = Callable[[Log], Writer]
+# A VID and the id of a group.
+Key = tuple[str, int]
 
 
 class Place(NamedTuple):
@@ -55,7 +57,10 @@ class Held(NamedTuple):
 
 
 class Reconciler:
-    """Compares the annotations of these logs' groups with the logs."""
+    """Compares the annotations of these logs' groups with the logs.
+
+    An object has a place of its own in each group that holds it.
+    """
 
     def __init__(self, scope: Scope, logs: Sequence[Log], writer_of: WriterOf) -> None:
         self._scope = scope
@@ -68,30 +73,30 @@ class Reconciler:
         suspects = set(places)
         for page in pages(self._listed(), PAGE):
             for held in self._held(page):
-                vid = held.full.name
-                if _agrees(places.get(vid), held):
-                    suspects.discard(vid)
+                key = (held.full.name, held.group)
+                if _agrees(places.get(key), held):
+                    suspects.discard(key)
                 else:
-                    suspects.add(vid)
-        for vids in pages(sorted(suspects), PAGE):
-            yield from self._confirmed(vids, repair=repair)
+                    suspects.add(key)
+        for keys in pages(sorted(suspects), PAGE):
+            yield from self._confirmed(keys, repair=repair)
 
-    def _confirmed(self, vids: Sequence[str], *, repair: bool) -> Iterator[Drift]:
-        wrong: dict[str, tuple[Place | None, list[Held]]] = {}
+    def _confirmed(self, keys: Sequence[Key], *, repair: bool) -> Iterator[Drift]:
+        wrong: dict[Key, tuple[Place | None, list[Held]]] = {}
         for _ in range(_LOOKS):
             before = self._heads()
             places = self._places()
-            held: dict[str, list[Held]] = {}
-            for one in self._held(self._ids_of(vids)):
-                held.setdefault(one.full.name, []).append(one)
+            held: dict[Key, list[Held]] = {}
+            for one in self._held(self._ids_of([vid for vid, _ in keys])):
+                held.setdefault((one.full.name, one.group), []).append(one)
             wrong = {
-                vid: (places.get(vid), held.get(vid, []))
-                for vid in vids
-                if not _fine(places.get(vid), held.get(vid, []))
+                key: (places.get(key), held.get(key, []))
+                for key in keys
+                if not _fine(places.get(key), held.get(key, []))
             }
             if self._heads() == before:
                 break
-        for vid, (place, found) in wrong.items():
+        for (vid, _), (place, found) in wrong.items():
             yield self._told(vid, place, found, repair=repair)
 
     def _told(self, vid: str, place: Place | None, found: list[Held], *, repair: bool) -> Drift:
@@ -146,9 +151,7 @@ class Reconciler:
             if held is not None:
                 full = held.full
                 state = State(_state(held).kind, version, isinstance(obj, Tombstone))
-                rows.found[obj.vid] = Found(
-                    full.id, obj.vid, full.ns, version, "", held.group, held.owner
-                )
+                rows.put(Found(full.id, obj.vid, full.ns, version, "", held.group, held.owner))
             keys = () if isinstance(obj, Tombstone) else unique_keys(obj)
             return [Write(obj, version + 1, codec.encode(obj), (), keys, state)]
 
@@ -198,13 +201,13 @@ class Reconciler:
     def _heads(self) -> list[int]:
         return [log.head().number for log in self._logs]
 
-    def _places(self) -> dict[str, Place]:
-        known: dict[str, Place] = {}
+    def _places(self) -> dict[Key, Place]:
+        known: dict[Key, Place] = {}
         for log in self._logs:
             for part in (*log.older, log):
                 for commit in part.following(0):
                     for change in commit.unit.changes:
-                        known[change.vid] = Place(log, change, commit.name)
+                        known[change.vid, log.group] = Place(log, change, commit.name)
         return known
 
     def _listed(self) -> list[int]:

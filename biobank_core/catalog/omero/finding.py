@@ -87,7 +87,7 @@ def count(scope: Scope) -> dict[str, int]:
     """How many objects there are of each kind, tombstones among them."""
     condition = scope.where("(a.ns like :ours or a.ns like :gone)")
     rows = scope.session.projection(
-        f"select a.ns, count(a.id) from MapAnnotation a{condition} group by a.ns",  # noqa: S608
+        f"select a.ns, count(distinct a.name) from MapAnnotation a{condition} group by a.ns",  # noqa: S608
         scope.parameters(_all_of_them()),
         group=scope.context,
     )

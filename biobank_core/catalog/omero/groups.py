@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from biobank_core.catalog.checks import Unit
+from biobank_core.catalog.omero import routing
 from biobank_core.catalog.omero.damage import damage, go_on, two_first_commits
 from biobank_core.catalog.omero.log import Commit, Log, open_log, roots
 from biobank_core.catalog.omero.rows import Scope
@@ -97,7 +98,7 @@ class Groups:
                 f"{self._session.address.url} holds no catalog that this account may write; "
                 "`biobank init` makes one"
             )
-        return mine[0]
+        return routing.log_of(unit, mine, scope)
 
     def _is_private(self, group_id: int) -> bool:
         return any(group.private for group in self._all if group.id == group_id)

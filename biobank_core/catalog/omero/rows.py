@@ -25,7 +25,6 @@ from biobank_core.catalog.omero.names import (
 from biobank_core.catalog.omero.session import Session, pages
 from biobank_core.catalog.port import Referrer, Versioned
 from biobank_core.errors import StorageError
-from biobank_core.model import codec
 from biobank_core.model.ids import is_vid
 from biobank_core.model.registry import reference_fields
 
@@ -93,8 +92,12 @@ class Scope:
         )
 
     def found(self, vids: Iterable[str]) -> dict[str, Found]:
-        """The annotations of these objects, without their pairs."""
-        answer: dict[str, Found] = {}
+        """The newest annotations of these objects, without their pairs."""
+        return newest(self.found_everywhere(vids))
+
+    def found_everywhere(self, vids: Iterable[str]) -> list[Found]:
+        """The same in each group that holds the object. Raises StorageError for two in one."""
+        answer: dict[tuple[str, int], Found] = {}
         wanted = [vid for vid in dict.fromkeys(vids) if is_vid(vid)]
         for page in pages(wanted, PAGE):
             rows = self.rows(
@@ -105,19 +108,15 @@ class Scope:
             )
             for row in rows:
                 one = _found(row)
-                if one is not None:
-                    self._add(answer, one)
-        return answer
-
-    def _add(self, answer: dict[str, Found], one: Found) -> None:
-        other = answer.get(one.vid)
-        if other is not None and other.group == one.group:
-            raise StorageError(
-                f"{one.vid} stands in OMERO twice (annotations {other.id} and {one.id}); somebody "
-                "copied one of them: `biobank verify` tells more"
-            )
-        if other is None or other.version < one.version:
-            answer[one.vid] = one
+                if one is None:
+                    continue
+                other = answer.setdefault((one.vid, one.group), one)
+                if other is not one:
+                    raise StorageError(
+                        f"{one.vid} stands in OMERO twice (annotations {other.id} and {one.id}); "
+                        "somebody copied one of them: `biobank verify --repair` mends it"
+                    )
+        return list(answer.values())
 
     def full(self, names: Iterable[str]) -> dict[str, Full]:
         """The annotations of these names (objects or former versions) with all their pairs."""
@@ -249,12 +248,23 @@ class Rows:
 
     def __init__(self, scope: Scope) -> None:
         self.found: dict[str, Found] = {}
+        self.everywhere: dict[tuple[str, int], Found] = {}
         self._scope = scope
 
     def states(self, vids: Collection[str]) -> dict[str, State]:
-        new = self._scope.found(vids)
-        self.found.update(new)
-        return {vid: one.state for vid, one in new.items()}
+        found = self._scope.found_everywhere(vids)
+        for one in found:
+            self.put(one)
+        return {vid: one.state for vid, one in newest(found).items()}
+
+    def put(self, one: Found) -> None:
+        """Remember an annotation that was seen."""
+        self.everywhere[one.vid, one.group] = one
+        self.found.update(newest([one, *filter(None, [self.found.get(one.vid)])]))
+
+    def in_group(self, group: int) -> dict[str, Found]:
+        """What was seen in this group."""
+        return {vid: one for (vid, place), one in self.everywhere.items() if place == group}
 
     def owners(self, keys: Collection[str]) -> dict[str, str]:
         by_hash = {mapping.key_of(key): key for key in keys}
@@ -277,9 +287,14 @@ class Rows:
         return self._scope.targets(vids, fields)
 
 
-def line_of(obj: Versioned) -> bytes:
-    """The object's line of JSON."""
-    return codec.encode(obj.object)
+def newest(found: Iterable[Found]) -> dict[str, Found]:
+    """Of the copies of each object the one of the greatest version."""
+    answer: dict[str, Found] = {}
+    for one in found:
+        other = answer.get(one.vid)
+        if other is None or other.version < one.version:
+            answer[one.vid] = one
+    return answer
 
 
 def _found(row: Sequence[Any]) -> Found | None:

@@ -21,8 +21,10 @@ from biobank_core.catalog.omero.names import (
     TOMBSTONE,
     describe,
     kind_line,
+    parse_description,
     version_name,
 )
+from biobank_core.catalog.omero.routing import Copy
 from biobank_core.catalog.omero.rows import Found, Full, Scope
 from biobank_core.catalog.omero.session import pages
 from biobank_core.errors import InputError
@@ -72,6 +74,7 @@ def read_former(scope: Scope, writes: Sequence[Write], found: Mapping[str, Found
 def as_annotations(
     writes: Sequence[tuple[Write, mapping.Mapped]],
     former: Former,
+    copies: Iterable[Copy],
     *,
     unit: str,
     new_kinds: Iterable[str],
@@ -80,6 +83,8 @@ def as_annotations(
     items: list[Any] = []
     for write, mapped in writes:
         items.extend(_of_write(write, mapped, former, unit))
+    for copy in copies:
+        items.extend(_of_copy(copy, unit))
     items.extend(_kind(kind) for kind in new_kinds)
     if len(items) >= MAX_UNIT:
         raise InputError(
@@ -106,7 +111,7 @@ def _of_write(write: Write, mapped: mapping.Mapped, former: Former, unit: str) -
     yield _map(
         None,
         ns=HISTORY,
-        name=version_name(vid, write.version - 1),
+        name=version_name(vid, _version(before, write)),
         description=before.description,
         pairs=_emptied(before) if write.deleted else before.pairs,
     )
@@ -125,6 +130,24 @@ def _of_write(write: Write, mapped: mapping.Mapped, former: Former, unit: str) -
                 )
             if name in former.texts:
                 yield _text(former.texts[name], name, {})
+
+
+def _of_copy(copy: Copy, unit: str) -> Iterable[Any]:
+    yield _map(
+        copy.id,
+        ns=copy.full.ns,
+        name=copy.found.vid,
+        description=describe(copy.found.version, unit),
+        pairs=copy.full.pairs,
+    )
+    if copy.long:
+        yield _text(None, version_name(copy.found.vid, copy.found.version), copy.long)
+
+
+def _version(before: Full, write: Write) -> int:
+    """The version that is replaced: of a copy that lay idle an older one than the newest."""
+    parsed = parse_description(before.description)
+    return parsed[0] if parsed else write.version - 1
 
 
 def _emptied(full: Full) -> list[mapping.Pair]:
