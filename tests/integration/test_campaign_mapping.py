@@ -14,7 +14,8 @@ from tests.integration.campaign_lab import NEW, OLD, Lab
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, hdca
 
-pytestmark = pytest.mark.galaxy
+# Recording, linking and running several campaigns each: minutes on a busy machine.
+pytestmark = [pytest.mark.galaxy, pytest.mark.timeout(900)]
 
 SHED = "toolshed.biobank.example/repos/biobank/sizes/sizes"
 _SHED_FILES = "toolshed.biobank.example/repos/biobank/sizes/{}/sizes.xml"

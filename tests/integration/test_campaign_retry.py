@@ -14,7 +14,7 @@ from tests.integration.campaign_lab import NEW, STRICT, Lab
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 
-pytestmark = pytest.mark.galaxy
+pytestmark = [pytest.mark.galaxy, pytest.mark.timeout(900)]
 
 TO_NEW = ("--tool-version", f"versioned_tool={NEW}")
 
