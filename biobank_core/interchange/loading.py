@@ -81,10 +81,10 @@ def _loaded(
     order = survey.order()
     deletes = survey.of_fate(Fate.DELETED)
     report = LoadReport(
-        created=len(survey.of_fate(Fate.NEW)),
-        updated=len(survey.of_fate(Fate.UPDATED)),
+        created=survey.count(Fate.NEW),
+        updated=survey.count(Fate.UPDATED),
         deleted=len(deletes),
-        unchanged=len(survey.of_fate(Fate.UNCHANGED)),
+        unchanged=survey.count(Fate.UNCHANGED),
     )
     try:
         with catalog.transaction():

@@ -7,9 +7,10 @@ else in arrays of numbers. Objects are read again from the file when they are sa
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from itertools import chain
 from typing import Final
 
 from biobank_core.catalog.one import fits, kind_of, misfit
@@ -121,7 +122,7 @@ class Survey:
                 self._refuse_reference(source, target, link)
                 good.add(seen)
 
-    def order(self) -> list[int]:
+    def order(self) -> Iterable[int]:
         """The lines that are to be saved, each after all that it refers to.
 
         Actions also come after those that made what they use: then no walk is needed to see that
@@ -138,16 +139,19 @@ class Survey:
             for source, target in zip(self._source, self._target, strict=True)
             if rank[target] >= rank[source]
         )
-        order = [n for n, fate in enumerate(self.fate) if fate in (Fate.NEW, Fate.UPDATED)]
-
-        def step(number: int) -> int:
-            levels = lineage if rank[number] == _ACTIONS else inner
-            return rank[number] << 32 | (levels[number] if levels else 0)
-
+        # The numbers that the dictionary holds already: new ones would be 30 MB a million.
+        order = [n for n in self._numbers.values() if self.fate[n] in (Fate.NEW, Fate.UPDATED)]
         # By VID inside a step: an index over VIDs then grows along its leaves, not all over.
         order.sort(key=self._vids.__getitem__)
-        order.sort(key=step)
-        return order
+        steps: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for number in order:
+            levels = lineage if rank[number] == _ACTIONS else inner
+            steps[rank[number], levels[number] if levels else 0].append(number)
+        return chain.from_iterable(steps[step] for step in sorted(steps))
+
+    def count(self, fate: Fate) -> int:
+        """How many lines have this fate."""
+        return self.fate.count(fate)
 
     def of_fate(self, fate: Fate) -> list[int]:
         """The numbers of the lines with this fate."""
