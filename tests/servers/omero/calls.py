@@ -25,7 +25,7 @@ from tests.servers.omero.errors import (
 )
 from tests.servers.omero.events import EventWriter
 from tests.servers.omero.hql.parser import HqlError, NotExecutable
-from tests.servers.omero.hql.translate import NullParameter, ParameterError
+from tests.servers.omero.hql.plan import NullParameter, ParameterError
 
 if TYPE_CHECKING:
     from tests.servers.omero.sessions import LiveSession

@@ -16,7 +16,7 @@ from tests.servers.omero.calls import Call
 from tests.servers.omero.deleting import Deletion, DeletionRefused
 from tests.servers.omero.errors import CommandFailed, api_usage, translated
 from tests.servers.omero.hql.parser import HqlError
-from tests.servers.omero.hql.translate import entity_named
+from tests.servers.omero.hql.plan import entity_named
 from tests.servers.omero.model import Entity, entities
 
 

@@ -11,13 +11,8 @@ from omero.rtypes import rmap, robject
 from tests.servers.omero.calls import Call, Servant, servant
 from tests.servers.omero.errors import api_usage, no_row, validation
 from tests.servers.omero.hql.parser import parse
-from tests.servers.omero.hql.translate import (
-    Plan,
-    Result,
-    Value,
-    field_of,
-    translate,
-)
+from tests.servers.omero.hql.plan import Plan, Result, Value, field_of
+from tests.servers.omero.hql.translate import translate
 from tests.servers.omero.loading import WRAP, Loader, Model
 from tests.servers.omero.model import Kind, discriminator, entities
 

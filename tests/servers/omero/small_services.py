@@ -11,7 +11,7 @@ from omero.rtypes import rlong, rstring, rtime
 
 from tests.servers.omero.calls import Call, Servant, servant
 from tests.servers.omero.errors import api_usage, security
-from tests.servers.omero.hql.translate import entity_named
+from tests.servers.omero.hql.plan import entity_named
 from tests.servers.omero.loading import Loader, Model
 from tests.servers.omero.model import entities
 from tests.servers.omero.queries import Run
