@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import Glacier2
 import Ice
 import omero
+import psycopg
 import pytest
 
 from tests.conformance.annotations import map_annotation, names
 from tests.servers.omero.faults import Fault
-from tests.servers.omero.lab import Address, Client, OmeroLab
+from tests.servers.omero.lab import READ_ANNOTATE, Address, Client, OmeroLab
 from tests.servers.omero.standin import OmeroStandIn
 
 
@@ -162,3 +167,63 @@ def test_what_is_not_implemented_says_so(bob: Client) -> None:
     with pytest.raises(omero.CmdError) as caught:
         bob.submit(omero.cmd.Chown2())
     assert caught.value.err.name == "not-implemented"
+
+
+def test_the_next_call_works_after_the_database_dropped_its_connections(
+    omero_stand_in: OmeroStandIn, bob: Client
+) -> None:
+    bob.ids("select max(e.id) from EventLog e")
+    with psycopg.connect(omero_stand_in.database_url(), autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+    bob.ids("select max(e.id) from EventLog e")
+
+
+_KILLED = """
+import json, sys
+import omero.clients
+from tests.conformance.annotations import map_annotation
+order = json.load(sys.stdin)
+client = omero.client(order["host"], order["port"])
+update = client.createSession(order["user"], order["password"]).getUpdateService()
+print("calling", flush=True)
+update.saveArray([map_annotation(order["ns"], "sent")], {"omero.group": order["group"]})
+"""
+
+
+def test_a_client_killed_in_the_middle_of_its_call_is_saved_for_all_the_same(
+    omero_stand_in: OmeroStandIn, lab: OmeroLab, bob: Client
+) -> None:
+    ns = f"fault-client-{lab.tag}"
+    account = lab.account("bob")
+    order = {
+        "host": lab.address.host,
+        "port": lab.address.port,
+        "user": account.name,
+        "password": account.password,
+        "ns": ns,
+        "group": str(lab.groups[READ_ANNOTATE]),
+    }
+    with omero_stand_in.faults(Fault("delay", "IUpdate.saveArray", seconds=2)):
+        client = subprocess.Popen(
+            [sys.executable, "-c", _KILLED],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(json.dumps(order))
+        client.stdin.close()
+        assert client.stdout.readline() == "calling\n"
+        time.sleep(1)
+        client.kill()
+        client.wait()
+        client.stdout.close()
+        deadline = time.monotonic() + 20
+        while names(bob, ns) == [] and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert names(bob, ns) == ["sent"]

@@ -12,14 +12,14 @@ from tests.servers.omero.model import SQL_TYPES, Entity, Kind, entities
 
 DETAILS_COLUMNS = ("owner_id", "group_id", "creation_id", "update_id")
 EXTERNAL_INFO_COLUMN = "external_id"
-_UNIQUE = {
+_UNIQUE: dict[str, tuple[str, ...]] = {
     "experimenter": ("omename",),
     "experimentergroup": ("name",),
     "session": ("uuid",),
     "node": ("uuid",),
 }
 # Plain B-trees, as in OMERO: a text that a page can't hold three times over is refused.
-_INDEXED = {
+_INDEXED: dict[str, tuple[str, ...]] = {
     "annotation": ("ns", "name"),
     "annotation_mapvalue": ("name", "value"),
     "eventlog": ("entityid",),
