@@ -134,18 +134,21 @@ def from_pairs(
     if not plain or plain[0][0] != KIND:
         raise StorageError(f"{vid}: its pairs do not begin with the kind; somebody changed them")
     raw: dict[str, Any] = {"kind": plain[0][1], "vid": vid}
-    for name, value in plain[1:]:
-        base, colon, role = name.partition(":")
-        if (base if colon else name) in as_long:
-            continue
-        if colon:
-            raw.setdefault(base, []).append({"role": role, "object": value})
-        else:
-            _set(raw, name, _value(vid, name, value) if name in as_json else value)
-    for name in as_long:
-        if long is None or name not in long:
-            raise StorageError(f"{vid}: the long text of {name} is missing")
-        _set(raw, name, long[name])
+    try:
+        for name, value in plain[1:]:
+            base, colon, role = name.partition(":")
+            if (base if colon else name) in as_long:
+                continue
+            if colon:
+                raw.setdefault(base, []).append({"role": role, "object": value})
+            else:
+                _set(raw, name, _value(vid, name, value) if name in as_json else value)
+        for name in as_long:
+            if long is None or name not in long:
+                raise StorageError(f"{vid}: the long text of {name} is missing")
+            _set(raw, name, long[name])
+    except (TypeError, AttributeError) as exc:  # a field that is a text and has parts as well
+        raise StorageError(f"{vid}: its pairs contradict each other") from exc
     return raw["kind"], msgspec.json.encode(raw)
 
 
