@@ -6,12 +6,13 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 from unittest.mock import patch
 
 from benchmarks import world
 from benchmarks.lineage import RUNGS, ladder
+from benchmarks.load import MANY, OBJECTS
 from benchmarks.raw_neo4j import RawGraph
 from benchmarks.workspace import (
     Figure,
@@ -30,6 +31,8 @@ from biobank_core.lineage.projection import project
 from biobank_core.lineage.registry import open_index
 from tests.servers.neo4j import Neo4jServer
 
+LOG: Final = "bench"
+BATCH: Final = 5_000
 NODES: Final = 100_000
 MANY_NODES: Final = 1_000_000
 QUESTIONS: Final = 200
@@ -45,22 +48,15 @@ RAW_NODES: Final = 20_000
 
 
 def figures(work: Workspace) -> Iterator[Figure]:
-    """All on one Neo4j of its own, filled by `biobank rebuild`."""
-    nodes = MANY_NODES if work.full else NODES
-    store = work.store("layered" if work.full else f"layered {nodes}", lambda: _layered(nodes))
+    """All on one Neo4j of its own, filled by `biobank rebuild`, then with a graph in layers."""
     with ExitStack() as stack:
         server = stack.enter_context(Neo4jServer(heap_mb=1024, page_cache_mb=1024))
         stack.enter_context(patch.dict(os.environ, server.environment))
-        yield from _made(server, store)
+        yield from _made(server, work.mixed(MANY if work.full else OBJECTS))
         settings = load_settings(catalog="unused.db", environment=dict(os.environ))
         index = stack.enter_context(open_index(server.url, settings=settings))
-        yield from _asked(index, nodes)
-        index.clear()
+        yield from _asked(index, MANY_NODES if work.full else NODES)
         yield from _climbed(index)
-
-
-def _layered(nodes: int) -> list[object]:
-    return [*world.common(), *world.layered(nodes)]
 
 
 def _made(server: Neo4jServer, store: Store) -> Iterator[Figure]:
@@ -99,8 +95,8 @@ def _events(nodes: int) -> list[IndexEvent]:
     """Nodes first, as the raw writer needs them; mixed, so that both halves have both."""
     parts: list[IndexEvent] = []
     layered = iter(world.layered(nodes))
-    data = [project(made, version=1, log="bench") for made in islice(layered, nodes)]
-    actions = [project(made, version=1, log="bench") for made in layered]
+    data = [project(made, version=1, log=LOG) for made in islice(layered, nodes)]
+    actions = [project(made, version=1, log=LOG) for made in layered]
     for first in (True, False):
         for some in (data, actions):
             half = len(some) // 2
@@ -109,8 +105,14 @@ def _events(nodes: int) -> list[IndexEvent]:
 
 
 def _asked(index: LineageIndex, nodes: int) -> Iterator[Figure]:
+    index.clear()
+    objects = chain(world.common(), world.layered(nodes))
+    while some := list(islice(objects, BATCH)):
+        events = (project(made, version=1, log=LOG) for made in some)
+        index.apply([event for event in events if event is not None])
     chance = random.Random(2)  # noqa: S311  # the same questions every time
-    groups = frozenset(index.checked())
+    # Asked as a user of this group, as the command does.
+    groups = frozenset({LOG})
     took, sizes = [], []
     near: list[float] = []
     for _ in range(QUESTIONS):
@@ -136,11 +138,10 @@ def _asked(index: LineageIndex, nodes: int) -> Iterator[Figure]:
 
 
 def _climbed(index: LineageIndex) -> Iterator[Figure]:
+    index.clear()
     objects = [*world.common(), *ladder()]
-    events = [
-        event for made in objects if (event := project(made, version=1, log="bench")) is not None
-    ]
-    index.apply(events)
+    events = (project(made, version=1, log=LOG) for made in objects)
+    index.apply([event for event in events if event is not None])
     start = world.vid("data", "rung 0")
     took = [timed(index.connected, Question(starts=(start,))) for _ in range(5)]
     what = f"Neo4j: a ladder of {RUNGS:,} diamonds"

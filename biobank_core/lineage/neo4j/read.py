@@ -57,20 +57,33 @@ _MADE_BY: Final = (
 _NEWER: Final = (
     "[type(e), m.vid, m.kind IS NOT NULL AND NOT m.deleted AND " + _VISIBLE.format("m") + "]"
 )
-# Which side of the nodes the edges are read from: the one that stays inside what was walked.
+# Which side of the nodes the edges are read from: the one that stays inside what was walked. What
+# an action says of itself comes once an action (_MAKERS), not with each of its edges.
 _EDGES_INTO: Final = f"""
 OPTIONAL MATCH (n)<-[e:PRODUCED|COLLECTED_IN|MADE|USED|SUPERSEDES]-(m)
-WITH n, depth, [] AS outs,
-  collect(CASE type(e) WHEN 'SUPERSEDES' THEN {_NEWER} ELSE {_EDGE} END) AS ins
+WITH n, depth, [] AS outs, collect(CASE type(e) WHEN 'SUPERSEDES' THEN {_NEWER}
+  ELSE [type(e), m.vid, e.action, e.source_roles, e.target_roles] END) AS ins
 """
 _EDGES_OUT_OF: Final = f"""
 OPTIONAL MATCH (n)-[e:PRODUCED|COLLECTED_IN]->(m)
 WITH n, depth, collect([type(e), m.vid, e.action, e.source_roles, e.target_roles]) AS outs
 OPTIONAL MATCH (n)<-[e:PRODUCED|MADE|USED|SUPERSEDES]-(m)
-WITH n, depth, outs, collect(DISTINCT CASE type(e)
-  WHEN 'SUPERSEDES' THEN {_NEWER} WHEN 'PRODUCED' THEN {_MADE_BY} ELSE {_EDGE} END) AS ins
+WITH n, depth, outs, collect(DISTINCT CASE type(e) WHEN 'SUPERSEDES' THEN {_NEWER}
+  WHEN 'PRODUCED' THEN [type(e), null, e.action]
+  ELSE [type(e), null, e.action, e.source_roles] END) AS ins
 """
-_RETURN: Final = "RETURN n.vid, n.kind, n.label, n.study, n.groups, n.deleted, depth, ins, outs"
+_MAKERS: Final = """
+MATCH (n)<-[e:PRODUCED|MADE|USED]-()
+WITH e.action AS action, head(collect(e)) AS e
+RETURN [action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end] AS row
+"""
+_COLUMNS: Final = "n.vid, n.kind, n.label, n.study, n.groups, n.deleted, depth, ins, outs"
+# A record costs the driver some 30 us however small it is, so rows come by the hundred.
+_CHUNKS: Final = """
+WITH collect(row) AS rows
+UNWIND range(0, size(rows) - 1, 500) AS first
+RETURN rows[first..first + 500]
+"""
 
 _Row: TypeAlias = list[Any]
 
@@ -98,8 +111,16 @@ UNWIND $starts AS vid
 MATCH (s:Object {{vid: vid}}) WHERE s.kind IS NOT NULL AND {_VISIBLE.format("s")}
 CALL (s) {{ {ways} }}
 WITH n, min(steps) AS depth {kept}
-{_EDGES_OUT_OF if question.direction is Direction.DOWNSTREAM else _EDGES_INTO}
-{_RETURN}
+WITH collect([n, depth]) AS met
+CALL (met) {{
+  UNWIND met AS one WITH one[0] AS n, one[1] AS depth
+  {_EDGES_OUT_OF if question.direction is Direction.DOWNSTREAM else _EDGES_INTO}
+  RETURN [{_COLUMNS}] AS row
+  UNION ALL
+  UNWIND met AS one WITH one[0] AS n
+  {_MAKERS}
+}}
+{_CHUNKS}
 """
 
 
@@ -118,8 +139,13 @@ def connected(connection: Connection, question: Question) -> Answer:
     filters.check(question)
     text, parameters = question_text(question), parameters_of(question)
     met = _Met()
-    for row in connection.rows(text, parameters):
-        met.add(row)
+    rows = _rows(connection, text, parameters)
+    for row in rows:
+        if len(row) == _MAKER_COLUMNS:
+            met.add_maker(*row)
+    for row in rows:
+        if len(row) != _MAKER_COLUMNS:
+            met.add(row)
     nodes = list(met.nodes.values())
     starts = [vid for vid in dict.fromkeys(question.starts) if _is_start(met.nodes.get(vid))]
     if question.via_tool is not None:
@@ -176,7 +202,7 @@ class _Met:
         self.superseded: set[str] = set()
         # (source, target, relation, action, roles of the source, of the target)
         self.links: list[tuple[str, str, str, str | None, _Row | None, _Row | None]] = []
-        self._makers: dict[str, Maker] = {}
+        self.makers: dict[str | None, Maker] = {}
         self._groups: dict[tuple[str, ...], frozenset[str]] = {}
 
     def add(self, row: _Row) -> None:
@@ -184,22 +210,21 @@ class _Met:
         vid, kind, label, study, groups, deleted, depth, ins, outs = row
         makers: dict[str, Maker] = {}
         for link in ins:
-            relation = link[0]
-            if relation == "PRODUCED":
-                makers[link[2]] = self._maker(link)
-                if link[1] is not None:
-                    self.links.append((link[1], vid, relation, link[2], link[10], link[11]))
-            elif relation == "COLLECTED_IN":
-                self.links.append((link[1], vid, relation, None, link[10], None))
-            elif relation == "SUPERSEDES":
-                self.newer.add((link[1], vid))
-                if link[2]:
+            relation, source, action = link[:3]
+            if relation == "SUPERSEDES":
+                self.newer.add((source, vid))
+                if action:  # here: whether the newer one counts
                     self.superseded.add(vid)
-            elif relation == "MADE":
-                makers[link[2]] = self._maker(link)
-            elif relation == "USED":
-                maker = self._maker(link)
-                self.uses += [Use(maker.action, vid, role, maker) for role in link[10]]
+            elif relation == "COLLECTED_IN":
+                self.links.append((source, vid, relation, None, link[3], None))
+            elif relation is not None:
+                maker = self.makers[action]
+                if relation == "USED":
+                    self.uses += [Use(action, vid, role, maker) for role in link[3]]
+                    continue
+                makers[action] = maker
+                if relation == "PRODUCED" and source is not None:
+                    self.links.append((source, vid, relation, action, link[3], link[4]))
         for relation, target, action, source_roles, target_roles in outs:
             if relation is not None:
                 self.links.append((vid, target, relation, action, source_roles, target_roles))
@@ -226,26 +251,29 @@ class _Met:
                     target,
                     _RELATIONS[relation],
                     action,
-                    None if action is None else self._makers[action],
+                    None if action is None else self.makers[action],
                     tuple(source_roles) if source_roles else (),
                     tuple(target_roles) if target_roles else (),
                 )
 
-    def _maker(self, link: _Row) -> Maker:
-        action = link[2]
-        maker = self._makers.get(action)
-        if maker is None:
-            _, _, _, category, device, tool, release, setup, status, end = link[:10]
+    def add_maker(self, action: str | None, category: str, *about: Any) -> None:
+        """What an action says of itself; see _MAKERS."""
+        if action not in self.makers:
+            device, tool, release, setup, status, end = about
             ended = None if end is None else datetime.fromisoformat(end)
-            maker = Maker(action, category, device, tool, release, setup, status, ended)
-            self._makers[action] = maker
-        return maker
+            self.makers[action] = Maker(
+                action or "", category, device, tool, release, setup, status, ended
+            )
 
-    def maker(self, action: str | None) -> Maker | None:
-        """What is known of an action that was met."""
-        return None if action is None else self._makers.get(action)
+    def slim(self, link: _Row) -> _Row:
+        """A full edge (see _EDGE) as `add` takes it; its action is added."""
+        if link[0] in _BY_ACTION:
+            self.add_maker(*link[2:10])
+        return [link[0], link[1], link[2], *link[10:12]]
 
 
+_BY_ACTION: Final = ("PRODUCED", "MADE", "USED")
+_MAKER_COLUMNS: Final = 8
 _RELATIONS: Final = {relation.value: relation for relation in Relation}
 _by_action: Final = attrgetter("action")
 
@@ -288,7 +316,7 @@ class _Local:
     def asked_for(self, links: Collection[str]) -> Iterable[str]:
         """See `walk.Steps`."""
         for link in links:
-            maker = self._met.maker(self._met.links[int(link)][3])
+            maker = self._met.makers.get(self._met.links[int(link)][3])
             if maker is not None and filters.made_by_tool(maker.tool, self._question):
                 yield link
 
@@ -304,28 +332,31 @@ _NODES: Final = f"""
 OPTIONAL MATCH (n)<-[e:PRODUCED|MADE]-()
 WITH n, depth, [] AS outs,
   collect(DISTINCT CASE WHEN e IS NULL THEN null ELSE {_MADE_BY} END) AS ins
-{_RETURN} ORDER BY n.vid
+WITH n.vid AS vid, [{_COLUMNS}] AS row ORDER BY vid
+{_CHUNKS}
 """
-_EDGES: Final = """
+_EDGES: Final = f"""
 MATCH (n:Object) WHERE n.vid > $after AND n.kind IS NOT NULL
 WITH n ORDER BY n.vid LIMIT $page
 OPTIONAL MATCH (n)-[e:PRODUCED|COLLECTED_IN|SUPERSEDES]->(m) WHERE m.kind IS NOT NULL
 WITH n, collect(CASE WHEN e IS NULL THEN null ELSE
   [type(e), m.vid, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end,
    e.source_roles, e.target_roles] END) AS outs
-RETURN n.vid, outs ORDER BY n.vid
+WITH n.vid AS vid, [n.vid, outs] AS row ORDER BY vid
+{_CHUNKS}
 """
 _USES: Final = f"""
 MATCH (m:Action)-[e:USED]->(n:Object) WHERE n.kind IS NOT NULL
-WITH n.vid AS node, {_EDGE} AS ins ORDER BY node
-RETURN node, ins
+WITH n.vid AS node, [n.vid, {_EDGE}] AS row ORDER BY node
+{_CHUNKS}
 """
 _CONTENT: Final = f"""
 {_PAGE_OF_NODES}
 OPTIONAL MATCH (n)<-[e:PRODUCED|COLLECTED_IN|MADE|USED|SUPERSEDES]-(m)
 WITH n, depth, [] AS outs, collect(CASE type(e)
   WHEN 'SUPERSEDES' THEN [type(e), m.vid, m.kind IS NOT NULL] ELSE {_EDGE} END) AS ins
-{_RETURN} ORDER BY n.vid
+WITH n.vid AS vid, [{_COLUMNS}] AS row ORDER BY vid
+{_CHUNKS}
 """
 
 
@@ -334,6 +365,7 @@ def nodes(connection: Connection) -> Iterator[Node]:
     for rows in _pages(connection, _NODES):
         met = _Met()
         for row in rows:
+            row[7] = [met.slim(link) for link in row[7]]
             met.add(row)
         yield from met.nodes.values()
 
@@ -347,12 +379,14 @@ def edges(connection: Connection) -> Iterator[Edge]:
             for link in outs:
                 relation, target, action = link[:3]
                 produced = relation == "PRODUCED"
+                if produced:
+                    met.add_maker(*link[2:10])
                 edge = Edge(
                     source,
                     target,
                     _RELATIONS[relation],
                     action if produced else None,
-                    met._maker(link) if produced else None,
+                    met.makers[action] if produced else None,
                     tuple(link[10] or ()),
                     tuple(link[11] or ()),
                 )
@@ -364,8 +398,8 @@ def edges(connection: Connection) -> Iterator[Edge]:
 def uses(connection: Connection) -> Iterator[Use]:
     """See `LineageIndex.uses`; they are few beside nodes and edges, so one query gives them."""
     met = _Met()
-    for node, link in connection.rows(_USES, {}):
-        met.add([node, None, "", None, [], False, 0, [link], []])
+    for node, link in _rows(connection, _USES, {}):
+        met.add([node, None, "", None, [], False, 0, [met.slim(link)], []])
     yield from met.uses
 
 
@@ -376,9 +410,8 @@ def content(connection: Connection) -> Iterator[Node | Edge | Use]:
         # Sources that are placeholders have no place in what is shown.
         hidden: set[str] = set()
         for row in rows:
-            for link in row[7]:
-                if not link[-1]:
-                    hidden.add(link[1])
+            hidden.update(link[1] for link in row[7] if not link[-1])
+            row[7] = [link if link[0] == "SUPERSEDES" else met.slim(link) for link in row[7]]
             met.add(row)
         yield from met.nodes.values()
         for edge in met.edges():
@@ -390,11 +423,16 @@ def content(connection: Connection) -> Iterator[Node | Edge | Use]:
         yield from met.uses
 
 
+def _rows(connection: Connection, text: str, parameters: dict[str, object]) -> list[_Row]:
+    """The rows of a query that gives them in _CHUNKS."""
+    return [row for (chunk,) in connection.rows(text, parameters) for row in chunk]
+
+
 def _pages(connection: Connection, text: str) -> Iterator[list[_Row]]:
     """Pages of a stream; while one is used the server works at the next."""
 
     def page(after: str) -> list[_Row]:
-        return connection.rows(text, {"after": after, "page": PAGE})
+        return _rows(connection, text, {"after": after, "page": PAGE})
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
         rows = page("")
