@@ -112,7 +112,12 @@ def test_galaxy_rings_when_a_history_changes(lab: Lab) -> None:
     bell.start()
     try:
         assert rung.acquire(timeout=30)  # it listens
-        assert not rung.acquire(timeout=2)
+        # What the history's own beginning rings for may come late.
+        for _ in range(10):
+            if not rung.acquire(timeout=3):
+                break
+        else:
+            pytest.fail("it rings without a reason")
         lab.user.client.histories.update_history(lab.history, name="another name")
         assert rung.acquire(timeout=30)
     finally:
