@@ -16,6 +16,7 @@ from biobank_core.config import load_settings
 from biobank_core.errors import NotFoundError, StaleVersionError
 from biobank_core.galaxy import identity, recorder
 from biobank_core.galaxy.linking import link, unlinked
+from biobank_core.galaxy.merge import merged
 from biobank_core.galaxy.recorder import Recorder, Scope, Summary, record
 from biobank_core.galaxy.records import (
     CollectionEnd,
@@ -25,6 +26,7 @@ from biobank_core.galaxy.records import (
 )
 from biobank_core.galaxy.rules import Choice, Rules, SampleRule, StudyRule, ToolRule
 from biobank_core.galaxy.unrecorded import unrecorded
+from biobank_core.model.galaxy import GalaxyDataset
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import Action, Cursor, DataSample, SoftwareProgram, Study, Tube
 from biobank_core.stores import open_stores
@@ -502,3 +504,25 @@ def test_jobs_without_an_action_are_found_whatever_the_cursor_says(
     )
     assert made.run(made.these(lost)).recorded == 2
     assert list(unrecorded(catalog, galaxy, server="g", rules=rules)) == []  # type: ignore[arg-type]
+
+
+def test_one_copy_tells_that_data_are_there_and_never_that_they_are_gone() -> None:
+    def told(*, deleted: bool | None, as_of: timedelta | None) -> DataSample:
+        time = START + as_of if as_of is not None else None
+        galaxy = GalaxyDataset(server="g", deleted=deleted, purged=deleted, as_of=time)
+        return DataSample(vid=vid(1), label="x", study=study, galaxy=galaxy)
+
+    study, day = new_vid(), timedelta(days=1)
+    for old, new, expected in (
+        (told(deleted=False, as_of=day), told(deleted=True, as_of=2 * day), False),
+        (told(deleted=True, as_of=day), told(deleted=False, as_of=2 * day), False),
+        (told(deleted=True, as_of=2 * day), told(deleted=False, as_of=day), True),
+        (told(deleted=None, as_of=day), told(deleted=True, as_of=2 * day), True),
+        # An archive does not say of which day it is.
+        (told(deleted=False, as_of=None), told(deleted=True, as_of=day), True),
+        (told(deleted=True, as_of=day), told(deleted=None, as_of=2 * day), True),
+    ):
+        after = merged(old, new, unassigned=new_vid(), history=lambda _vid: [])
+        assert isinstance(after, DataSample)
+        assert after.galaxy
+        assert (after.galaxy.deleted, after.galaxy.purged) == (expected, expected)
