@@ -19,7 +19,7 @@ from benchmarks import commit
 from benchmarks.workspace import Figure, Workspace
 from tests.servers.cache import cache_folder, exclusive
 
-ACTIONS: Final = 200
+ACTIONS: Final = 100
 _HERE: Final = Path(__file__).parent
 _DONE: Final = ".biobank-complete"
 

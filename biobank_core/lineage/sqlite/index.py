@@ -21,6 +21,7 @@ from biobank_core.lineage.port import (
 )
 from biobank_core.lineage.sqlite import read, write
 from biobank_core.lineage.sqlite import refusals as set_aside
+from biobank_core.lineage.sqlite.answer import connected
 from biobank_core.lineage.sqlite.schema import COMPONENT, STEPS, TABLES, to_blob
 from biobank_core.model.ids import is_vid
 from biobank_core.sqlite_file import SqliteFile, path_of_url
@@ -136,7 +137,7 @@ class SqliteLineage(LineageIndex):
     def connected(self, question: Question) -> Answer:
         """See the port."""
         with self._file.reading() as connection, no_collector():
-            return read.connected(connection, question)
+            return connected(connection, question)
 
     def versions(self, vids: Iterable[str], *, log: str | None = None) -> dict[str, int]:
         """See the port."""

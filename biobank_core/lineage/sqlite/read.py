@@ -1,4 +1,4 @@
-"""Answering questions from the tables, all on one snapshot."""
+"""Looking things up in the tables, in bulk, all on one snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, Final, TypeAlias
 
 from biobank_core.lineage import filters
 from biobank_core.lineage.port import (
-    Answer,
     Direction,
     Edge,
     Maker,
@@ -26,7 +25,6 @@ from biobank_core.lineage.port import (
 )
 from biobank_core.lineage.sqlite.met import LINK, VID, Met
 from biobank_core.lineage.sqlite.schema import roles_of_text, to_blob, to_vid
-from biobank_core.lineage.walk import walk
 from biobank_core.model.ids import is_vid
 
 # Keys of one statement: JSON text of this many integers is some 100 kB.
@@ -221,7 +219,7 @@ class Reader:
             self._makers[number] = Maker(
                 vid,
                 category,
-                *devices[device],
+                *devices.get(device, devices[None]),
                 None if setup is None else _vid(setup),
                 status,
                 None if ended is None else datetime.fromisoformat(ended),
@@ -346,40 +344,6 @@ class Reader:
             return execute(_several(query), (str(list(keys)),))
         # Chained in C: a Python generator would cost as much a row as SQLite does.
         return chain.from_iterable(execute(_several(query), (str(some),)) for some in _chunks(keys))
-
-
-def connected(connection: sqlite3.Connection, question: Question) -> Answer:
-    """See `LineageIndex.connected`."""
-    filters.check(question)
-    reader = Reader(connection, question)
-    numbers = reader.ids(question.starts)
-    starts = reader.readable(numbers.values(), question)
-    via = question.via_tool is not None
-    met = None
-    if question.depth is None or via:
-        met = reader.meet_all(starts, question.direction)
-    # With a depth, what a walk meets may be a small part of all: then it asks layer by layer.
-    depths = walk(reader, starts, direction=question.direction, depth=question.depth, via=via)
-    if met is None:
-        met = reader.meet(depths, question.direction)
-    found = reader.nodes(met, depths)
-    kept = filters.returned(found.values(), question)
-    vids = {node.vid for node in kept}
-    nodes = {number: node.vid for number, node in found.items() if node.vid in vids}
-    # Of a large answer a hundred megabytes, in the way of its edges.
-    del found, depths, vids
-    edges = reader.edges(met, nodes)
-    superseding, superseded = reader.supersessions(nodes, question)
-    edges.extend(superseding)
-    edges.sort(key=edge_order)
-    readable = set(starts)
-    return Answer(
-        starts=tuple(vid for vid, number in numbers.items() if number in readable),
-        nodes=tuple(kept),
-        edges=tuple(edges),
-        uses=tuple(reader.uses(nodes)),
-        superseded=superseded,
-    )
 
 
 _first: Final = itemgetter(0)
