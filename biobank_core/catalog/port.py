@@ -8,13 +8,13 @@ feed is written in the same transaction, so nothing that was committed can be mi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from biobank_core.model import codec
 from biobank_core.model.base import Object
@@ -127,6 +127,17 @@ class Drift:
     vid: str
     kind: str
     detail: str
+
+
+@runtime_checkable
+class Removable(Protocol):
+    """A catalog that shares its server with other programs' data, and can be taken out of it."""
+
+    def holdings(self) -> dict[str, int]:
+        """How much of ours there is, by sort."""
+
+    def remove_all(self, advance: Callable[[int], None]) -> None:
+        """Remove all of it; `advance` is told how many were removed since the last call."""
 
 
 class Catalog(ABC):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from biobank_core.catalog.checks import Write, prepare
-from biobank_core.catalog.omero import feed, finding
+from biobank_core.catalog.omero import feed, finding, removal
 from biobank_core.catalog.omero.commit import Writer
 from biobank_core.catalog.omero.damage import damage
 from biobank_core.catalog.omero.drift import Reconciler
@@ -160,6 +160,15 @@ class OmeroCatalog(Catalog):
         self._session.refuse_closed()
         for log in self._known_logs():
             yield from damage(self._scope, log)
+
+    def holdings(self) -> dict[str, int]:
+        """See `port.Removable`."""
+        return removal.holdings(self._scope)
+
+    def remove_all(self, advance: Callable[[int], None]) -> None:
+        """See `port.Removable`."""
+        removal.remove_all(self._scope, advance)
+        self._logs, self._kinds = None, None
 
     def _writer_of(self, log: Log) -> Writer:
         return Writer(self._scope, log, self._held_kinds(), by=_REPAIR)
