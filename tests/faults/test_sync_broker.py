@@ -14,6 +14,8 @@ from sync_service.messages import CONTENT_TYPE
 from tests.faults.cutting_proxy import CuttingProxy
 from tests.faults.sync_lab import SyncLab, wait_until
 
+pytestmark = pytest.mark.timeout(900)
+
 # What the issue asks for; waited for beside the tests of the other worker.
 AWAY_S = 60.0
 CHANGES_WHILE_AWAY = 5_000
@@ -21,7 +23,6 @@ CUTS = 10
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_what_is_changed_while_rabbitmq_is_away_comes_afterwards(sync_lab: SyncLab) -> None:
     sync_lab.start("relay")
     sync_lab.start("consumer")
@@ -41,7 +42,6 @@ def test_what_is_changed_while_rabbitmq_is_away_comes_afterwards(sync_lab: SyncL
     assert "relay goes on" in sync_lab.log("relay")
 
 
-@pytest.mark.timeout(600)
 def test_a_relay_waits_for_a_full_disk_says_so_and_goes_on(sync_lab: SyncLab) -> None:
     sync_lab.start("relay")
     sync_lab.start("consumer")
@@ -58,7 +58,6 @@ def test_a_relay_waits_for_a_full_disk_says_so_and_goes_on(sync_lab: SyncLab) ->
     assert "relay goes on" in sync_lab.log("relay")
 
 
-@pytest.mark.timeout(600)
 def test_connections_to_rabbitmq_that_break_off_lose_and_double_nothing(
     sync_lab: SyncLab,
 ) -> None:
@@ -75,7 +74,6 @@ def test_connections_to_rabbitmq_that_break_off_lose_and_double_nothing(
     sync_lab.check()
 
 
-@pytest.mark.timeout(600)
 def test_everything_twice_more_in_random_order_changes_nothing(sync_lab: SyncLab) -> None:
     with open_catalog(sync_lab.settings.catalog) as catalog:
         sync_lab.start("relay")
@@ -115,7 +113,6 @@ def test_everything_twice_more_in_random_order_changes_nothing(sync_lab: SyncLab
     sync_lab.check()
 
 
-@pytest.mark.timeout(600)
 def test_several_relays_and_consumers_at_once(sync_lab: SyncLab) -> None:
     names = ["relay", "relay 2", "consumer", "consumer 2", "consumer 3"]
     for name in names:
@@ -133,7 +130,6 @@ def test_several_relays_and_consumers_at_once(sync_lab: SyncLab) -> None:
         assert sync_lab.applied(name) > 0
 
 
-@pytest.mark.timeout(600)
 def test_a_terminated_part_finishes_what_it_has_in_hand(sync_lab: SyncLab) -> None:
     for _ in range(3):
         sync_lab.start("relay")

@@ -66,10 +66,10 @@ def test_a_neo4j_short_of_memory_gets_everything_in_smaller_pieces(sync_lab: Syn
     large = DataCollection(vid=new_vid(), label="large", study=STUDY, items=items)
     try:
         neo4j.pause()
-        neo4j.settings["db.memory.transaction.max"] = "12m"
+        neo4j.settings["db.memory.transaction.max"] = "16m"
         neo4j.start()
         with open_catalog(sync_lab.settings.catalog) as catalog:
-            sync_lab.changes.commit(catalog, 100)
+            sync_lab.changes.commit(catalog, 30)
             catalog.commit([Save(object=each) for each in (*members, large)], by="test")
         sync_lab.start("relay")
         sync_lab.start("consumer")

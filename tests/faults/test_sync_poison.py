@@ -13,6 +13,8 @@ from sync_service.messages import CONTENT_TYPE
 from tests.faults.sync_lab import SyncLab, wait_until
 from tests.unit.test_sync_messages import POISON, changed
 
+pytestmark = pytest.mark.timeout(900)
+
 WITHIN_S = 60.0
 
 
@@ -21,7 +23,6 @@ def poison() -> dict[str, bytes]:
     return {**POISON, "a newer schema": newer}
 
 
-@pytest.mark.timeout(600)
 def test_poison_among_good_messages_is_set_aside_and_never_loops(sync_lab: SyncLab) -> None:
     sync_lab.start("relay")
     sync_lab.start("consumer", "--batch", "100")

@@ -20,6 +20,8 @@ from biobank_core.model.kinds import DataSample, Tombstone
 from tests.faults.sync_lab import STUDY, SyncLab
 from tests.servers.missing import service_is_missing
 
+pytestmark = pytest.mark.timeout(900)
+
 OBJECTS = 20
 ROUNDS = 150
 _FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
@@ -43,7 +45,6 @@ def node(lab: SyncLab, number: int) -> Node:
         return next(node for node in index.nodes() if node.vid == vid(number))
 
 
-@pytest.mark.timeout(600)
 def test_deletions_that_race_with_updates_end_as_the_catalog_says(sync_lab: SyncLab) -> None:
     for name in ("relay", "relay 2", "consumer", "consumer 2"):
         sync_lab.start(name, "--batch", "20")
@@ -100,7 +101,6 @@ def test_what_was_deleted_and_is_recorded_again_is_visible_again(sync_lab: SyncL
     sync_lab.check()
 
 
-@pytest.mark.timeout(600)
 def test_clocks_that_jump_back_and_forth_change_nothing(sync_lab: SyncLab, tmp_path: Path) -> None:
     library = next(Path("/").glob(_FAKETIME.lstrip("/")), None)
     if library is None or shutil.which("faketime") is None:

@@ -35,6 +35,8 @@ from tests.servers.neo4j import Neo4jServer
 from tests.servers.processes import free_port
 from tests.servers.rabbitmq import RabbitMQServer
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def lab(
