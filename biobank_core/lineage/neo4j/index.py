@@ -17,7 +17,7 @@ import neo4j
 from biobank_core.catalog.port import Position
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.in_place import Progress
-from biobank_core.lineage.neo4j import read, rebuilding, schema, write
+from biobank_core.lineage.neo4j import read, rebuilding, schema, streams, write
 from biobank_core.lineage.neo4j.connection import (
     Connection,
     ConstraintError,
@@ -185,23 +185,23 @@ class Neo4jLineage(LineageIndex):
 
     def nodes(self) -> Iterator[Node]:
         """See the port."""
-        return read.nodes(self._connection)
+        return streams.nodes(self._connection)
 
     def edges(self) -> Iterator[Edge]:
         """See the port."""
-        return read.edges(self._connection)
+        return streams.edges(self._connection)
 
     def uses(self) -> Iterator[Use]:
         """See the port."""
-        return read.uses(self._connection)
+        return streams.uses(self._connection)
 
     def content(self) -> Iterator[Node | Edge | Use]:
         """See the port."""
-        return read.content(self._connection)
+        return streams.content(self._connection)
 
     def count(self) -> Mapping[str, int]:
         """See the port."""
-        return read.count(self._connection)
+        return streams.count(self._connection)
 
     # How far the feed was taken in, and what could not be
 

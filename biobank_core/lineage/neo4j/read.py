@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-import neo4j
-
 from biobank_core.lineage import filters
-from biobank_core.lineage.neo4j.connection import Connection, run
+from biobank_core.lineage.neo4j.connection import Connection
 from biobank_core.lineage.port import (
     IMPLICIT_COLLECTION,
     Answer,
@@ -29,9 +26,6 @@ from biobank_core.lineage.port import (
 from biobank_core.lineage.walk import walk
 from biobank_core.model.registry import with_subkinds
 
-# Nodes of one page of a stream.
-PAGE: Final = 5_000
-
 _VISIBLE: Final = "($groups IS NULL OR any(name IN {}.groups WHERE name IN $groups))"
 
 # `min(length(p))` and nothing else of the path: so the planner makes it one breadth-first search
@@ -45,12 +39,12 @@ _WAYS: Final = {
 }
 
 # An edge from or to a node, as a list; `_maker_of` reads [2:10], `_roles` the two after that.
-_EDGE: Final = (
+EDGE: Final = (
     "[type(e), m.vid, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end, "
     "e.source_roles, e.target_roles, m.kind IS NOT NULL]"
 )
 # The same of an edge that only says who made the node.
-_MADE_BY: Final = (
+MADE_BY: Final = (
     "[type(e), null, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end]"
 )
 # Of a SUPERSEDES edge: whether its newer end lives and the user may read it.
@@ -77,15 +71,15 @@ MATCH (n)<-[e:PRODUCED|MADE|USED]-()
 WITH e.action AS action, head(collect(e)) AS e
 RETURN [action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end] AS row
 """
-_COLUMNS: Final = "n.vid, n.kind, n.label, n.study, n.groups, n.deleted, depth, ins, outs"
+COLUMNS: Final = "n.vid, n.kind, n.label, n.study, n.groups, n.deleted, depth, ins, outs"
 # A record costs the driver some 30 us however small it is, so rows come by the hundred.
-_CHUNKS: Final = """
+CHUNKS: Final = """
 WITH collect(row) AS rows
 UNWIND range(0, size(rows) - 1, 500) AS first
 RETURN rows[first..first + 500]
 """
 
-_Row: TypeAlias = list[Any]
+Row: TypeAlias = list[Any]
 
 
 def question_text(question: Question) -> str:
@@ -115,12 +109,12 @@ WITH collect([n, depth]) AS met
 CALL (met) {{
   UNWIND met AS one WITH one[0] AS n, one[1] AS depth
   {_EDGES_OUT_OF if question.direction is Direction.DOWNSTREAM else _EDGES_INTO}
-  RETURN [{_COLUMNS}] AS row
+  RETURN [{COLUMNS}] AS row
   UNION ALL
   UNWIND met AS one WITH one[0] AS n
   {_MAKERS}
 }}
-{_CHUNKS}
+{CHUNKS}
 """
 
 
@@ -138,8 +132,8 @@ def connected(connection: Connection, question: Question) -> Answer:
     """See `LineageIndex.connected`."""
     filters.check(question)
     text, parameters = question_text(question), parameters_of(question)
-    met = _Met()
-    rows = _rows(connection, text, parameters)
+    met = Met()
+    rows = chunked(connection, text, parameters)
     for row in rows:
         if len(row) == _MAKER_COLUMNS:
             met.add_maker(*row)
@@ -180,6 +174,11 @@ def connected(connection: Connection, question: Question) -> Answer:
     )
 
 
+def chunked(connection: Connection, text: str, parameters: dict[str, object]) -> list[Row]:
+    """The rows of a query that gives them in CHUNKS."""
+    return [row for (chunk,) in connection.rows(text, parameters) for row in chunk]
+
+
 def _is_start(node: Node | None) -> bool:
     return node is not None and node.depth == 0
 
@@ -192,7 +191,7 @@ def _kinds(wanted: Collection[str]) -> set[str]:
     return found
 
 
-class _Met:
+class Met:
     """What a query gave: nodes, edges, makers. Placeholders have only their edges."""
 
     def __init__(self) -> None:
@@ -201,11 +200,11 @@ class _Met:
         self.newer: set[tuple[str, str]] = set()
         self.superseded: set[str] = set()
         # (source, target, relation, action, roles of the source, of the target)
-        self.links: list[tuple[str, str, str, str | None, _Row | None, _Row | None]] = []
+        self.links: list[tuple[str, str, str, str | None, Row | None, Row | None]] = []
         self.makers: dict[str | None, Maker] = {}
         self._groups: dict[tuple[str, ...], frozenset[str]] = {}
 
-    def add(self, row: _Row) -> None:
+    def add(self, row: Row) -> None:
         """One row of a query (see _RETURN): a node with its edges."""
         vid, kind, label, study, groups, deleted, depth, ins, outs = row
         makers: dict[str, Maker] = {}
@@ -249,7 +248,7 @@ class _Met:
                 yield Edge(
                     source,
                     target,
-                    _RELATIONS[relation],
+                    RELATIONS[relation],
                     action,
                     None if action is None else self.makers[action],
                     tuple(source_roles) if source_roles else (),
@@ -265,8 +264,8 @@ class _Met:
                 action or "", category, device, tool, release, setup, status, ended
             )
 
-    def slim(self, link: _Row) -> _Row:
-        """A full edge (see _EDGE) as `add` takes it; its action is added."""
+    def slim(self, link: Row) -> Row:
+        """A full edge (see EDGE) as `add` takes it; its action is added."""
         if link[0] in _BY_ACTION:
             self.add_maker(*link[2:10])
         return [link[0], link[1], link[2], *link[10:12]]
@@ -274,11 +273,11 @@ class _Met:
 
 _BY_ACTION: Final = ("PRODUCED", "MADE", "USED")
 _MAKER_COLUMNS: Final = 8
-_RELATIONS: Final = {relation.value: relation for relation in Relation}
+RELATIONS: Final = {relation.value: relation for relation in Relation}
 _by_action: Final = attrgetter("action")
 
 
-def _via(met: _Met, question: Question, starts: list[str]) -> dict[str, int]:
+def _via(met: Met, question: Question, starts: list[str]) -> dict[str, int]:
     """The depth of what has the asked-for tool on some path from a start; see `walk`."""
     return walk(
         _Local(met, question),
@@ -292,7 +291,7 @@ def _via(met: _Met, question: Question, starts: list[str]) -> dict[str, int]:
 class _Local:
     """What was met, as `walk.Steps`: nodes by VID, each edge a link (its number as text)."""
 
-    def __init__(self, met: _Met, question: Question) -> None:
+    def __init__(self, met: Met, question: Question) -> None:
         self._met = met
         self._question = question
         self._after: dict[str, list[str]] = defaultdict(list)
@@ -319,153 +318,3 @@ class _Local:
             maker = self._met.makers.get(self._met.links[int(link)][3])
             if maker is not None and filters.made_by_tool(maker.tool, self._question):
                 yield link
-
-
-# Streams
-
-_PAGE_OF_NODES: Final = """
-MATCH (n:Object) WHERE n.vid > $after AND n.kind IS NOT NULL
-WITH n, 0 AS depth ORDER BY n.vid LIMIT $page
-"""
-_NODES: Final = f"""
-{_PAGE_OF_NODES}
-OPTIONAL MATCH (n)<-[e:PRODUCED|MADE]-()
-WITH n, depth, [] AS outs,
-  collect(DISTINCT CASE WHEN e IS NULL THEN null ELSE {_MADE_BY} END) AS ins
-WITH n.vid AS vid, [{_COLUMNS}] AS row ORDER BY vid
-{_CHUNKS}
-"""
-_EDGES: Final = f"""
-MATCH (n:Object) WHERE n.vid > $after AND n.kind IS NOT NULL
-WITH n ORDER BY n.vid LIMIT $page
-OPTIONAL MATCH (n)-[e:PRODUCED|COLLECTED_IN|SUPERSEDES]->(m) WHERE m.kind IS NOT NULL
-WITH n, collect(CASE WHEN e IS NULL THEN null ELSE
-  [type(e), m.vid, e.action, e.category, e.device, e.tool, e.release, e.setup, e.status, e.end,
-   e.source_roles, e.target_roles] END) AS outs
-WITH n.vid AS vid, [n.vid, outs] AS row ORDER BY vid
-{_CHUNKS}
-"""
-_USES: Final = f"""
-MATCH (m:Action)-[e:USED]->(n:Object) WHERE n.kind IS NOT NULL
-WITH n.vid AS node, [n.vid, {_EDGE}] AS row ORDER BY node
-{_CHUNKS}
-"""
-_CONTENT: Final = f"""
-{_PAGE_OF_NODES}
-OPTIONAL MATCH (n)<-[e:PRODUCED|COLLECTED_IN|MADE|USED|SUPERSEDES]-(m)
-WITH n, depth, [] AS outs, collect(CASE type(e)
-  WHEN 'SUPERSEDES' THEN [type(e), m.vid, m.kind IS NOT NULL] ELSE {_EDGE} END) AS ins
-WITH n.vid AS vid, [{_COLUMNS}] AS row ORDER BY vid
-{_CHUNKS}
-"""
-
-
-def nodes(connection: Connection) -> Iterator[Node]:
-    """See `LineageIndex.nodes`; pages follow one another, writers may come between them."""
-    for rows in _pages(connection, _NODES):
-        met = _Met()
-        for row in rows:
-            row[7] = [met.slim(link) for link in row[7]]
-            met.add(row)
-        yield from met.nodes.values()
-
-
-def edges(connection: Connection) -> Iterator[Edge]:
-    """See `LineageIndex.edges`."""
-    for rows in _pages(connection, _EDGES):
-        met = _Met()
-        found: dict[tuple[str, str, str, str | None], Edge] = {}
-        for source, outs in rows:
-            for link in outs:
-                relation, target, action = link[:3]
-                produced = relation == "PRODUCED"
-                if produced:
-                    met.add_maker(*link[2:10])
-                edge = Edge(
-                    source,
-                    target,
-                    _RELATIONS[relation],
-                    action if produced else None,
-                    met.makers[action] if produced else None,
-                    tuple(link[10] or ()),
-                    tuple(link[11] or ()),
-                )
-                # Two supersessions of one pair are one edge.
-                found[source, target, relation, action] = edge
-        yield from sorted(found.values(), key=edge_order)
-
-
-def uses(connection: Connection) -> Iterator[Use]:
-    """See `LineageIndex.uses`; they are few beside nodes and edges, so one query gives them."""
-    met = _Met()
-    for node, link in _rows(connection, _USES, {}):
-        met.add([node, None, "", None, [], False, 0, [met.slim(link)], []])
-    yield from met.uses
-
-
-def content(connection: Connection) -> Iterator[Node | Edge | Use]:
-    """See `LineageIndex.content`: everything in one pass."""
-    for rows in _pages(connection, _CONTENT):
-        met = _Met()
-        # Sources that are placeholders have no place in what is shown.
-        hidden: set[str] = set()
-        for row in rows:
-            hidden.update(link[1] for link in row[7] if not link[-1])
-            row[7] = [link if link[0] == "SUPERSEDES" else met.slim(link) for link in row[7]]
-            met.add(row)
-        yield from met.nodes.values()
-        for edge in met.edges():
-            if edge.source not in hidden:
-                yield edge
-        for new, old in met.newer:
-            if new not in hidden:
-                yield Edge(new, old, Relation.SUPERSEDES)
-        yield from met.uses
-
-
-def _rows(connection: Connection, text: str, parameters: dict[str, object]) -> list[_Row]:
-    """The rows of a query that gives them in _CHUNKS."""
-    return [row for (chunk,) in connection.rows(text, parameters) for row in chunk]
-
-
-def _pages(connection: Connection, text: str) -> Iterator[list[_Row]]:
-    """Pages of a stream; while one is used the server works at the next."""
-
-    def page(after: str) -> list[_Row]:
-        return _rows(connection, text, {"after": after, "page": PAGE})
-
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        rows = page("")
-        while len(rows) == PAGE:
-            following = ahead.submit(page, rows[-1][0])
-            yield rows
-            rows = following.result()
-        if rows:
-            yield rows
-
-
-_COUNTS: Final = {
-    "nodes": "MATCH (n:Object) WHERE n.kind IS NOT NULL RETURN count(n)",
-    "PRODUCED": (
-        "MATCH (s)-[e:PRODUCED]->(t) WHERE s.kind IS NOT NULL AND t.kind IS NOT NULL "
-        "RETURN count(e)"
-    ),
-    "COLLECTED_IN": (
-        "MATCH (s)-[e:COLLECTED_IN]->(t) WHERE s.kind IS NOT NULL AND t.kind IS NOT NULL "
-        "RETURN count(e)"
-    ),
-    "SUPERSEDES": (
-        "MATCH (s)-[:SUPERSEDES]->(t) WHERE s.kind IS NOT NULL AND t.kind IS NOT NULL "
-        "WITH DISTINCT s, t RETURN count(*)"
-    ),
-}
-
-
-def count(connection: Connection) -> dict[str, int]:
-    """See `LineageIndex.count`."""
-
-    def ask(tx: neo4j.ManagedTransaction) -> dict[str, int]:
-        return {name: int(run(tx, text).single(strict=True)[0]) for name, text in _COUNTS.items()}
-
-    counts = connection.read(ask)
-    return {name: number for name, number in counts.items() if number or name == "nodes"}

@@ -6,7 +6,7 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import neo4j
 
@@ -19,148 +19,11 @@ from biobank_core.lineage.events import (
 )
 from biobank_core.lineage.ledger import Shown, is_newer, shown
 from biobank_core.lineage.links import Link, Part, implicit_vid, part_of
+from biobank_core.lineage.neo4j import cypher
 from biobank_core.lineage.neo4j import states as of
 from biobank_core.lineage.neo4j.connection import run
 from biobank_core.lineage.neo4j.states import Properties
 from biobank_core.lineage.port import Relation
-
-# MERGE ... ON MATCH SET takes the node's lock before its properties are read: of two writers of one
-# object the second sees what the first wrote. Who is created here needs no second look.
-_MERGE_OBJECTS: Final = """
-UNWIND $rows AS r
-MERGE (o:Object {vid: r.vid})
-ON CREATE SET o += r, o:$(r.kind)
-ON MATCH SET o.lock = true
-WITH o WHERE o.lock
-REMOVE o.lock
-RETURN properties(o)
-"""
-_MERGE_RECORDS: Final = """
-UNWIND $rows AS r
-MERGE (o:Record {vid: r.vid})
-ON CREATE SET o += r, o:$($label)
-ON MATCH SET o.lock = true
-WITH o WHERE o.lock
-REMOVE o.lock
-RETURN properties(o)
-"""
-# Devices are locked before all else, also those that actions only name: an action and its device
-# that come at once from two writers must not miss each other.
-_LOCK_DEVICES: Final = """
-UNWIND $vids AS vid
-MERGE (o:Record {vid: vid})
-ON CREATE SET o:Device
-SET o.lock = true
-REMOVE o.lock
-RETURN properties(o)
-"""
-_SET_OBJECTS: Final = """
-UNWIND $rows AS r
-MATCH (o:Object {vid: r.held.vid})
-REMOVE o:$(r.was)
-SET o = r.held, o:$(r.held.kind)
-"""
-_SET_RECORDS: Final = """
-UNWIND $rows AS r
-MATCH (o:Record {vid: r.held.vid})
-SET o = r.held, o:$($label)
-"""
-_RENAME_DEVICES: Final = """
-UNWIND $rows AS r
-MATCH (a:Action {device: r.vid})
-SET a.tool = r.label, a.release = r.release
-WITH a, r
-CALL (a, r) {
-  MATCH ()-[e:PRODUCED {action: a.vid}]->() SET e.tool = r.label, e.release = r.release
-}
-CALL (a, r) {
-  MATCH (a)-[e:MADE|USED]->() SET e.tool = r.label, e.release = r.release
-}
-"""
-_PRODUCED: Final = """
-UNWIND $links AS l
-UNWIND l.edges AS r
-MERGE (s:Object {vid: r[0]})
-MERGE (t:Object {vid: r[1]})
-CREATE (s)-[:PRODUCED {
-  key: r[2], source_roles: r[3], target_roles: r[4], action: l.action, category: l.category,
-  device: l.device, tool: l.tool, release: l.release, setup: l.setup, status: l.status, end: l.end
-}]->(t)
-"""
-_COLLECTED: Final = """
-UNWIND $links AS l
-UNWIND l.edges AS r
-MERGE (s:Object {vid: r[0]})
-MERGE (t:Object {vid: r[1]})
-CREATE (s)-[:COLLECTED_IN {key: r[2], source_roles: r[3]}]->(t)
-"""
-_SUPERSEDES: Final = """
-UNWIND $rows AS r
-MERGE (s:Object {vid: r[0]})
-MERGE (t:Object {vid: r[1]})
-CREATE (s)-[:SUPERSEDES {supersession: r[2]}]->(t)
-"""
-_MADE: Final = """
-UNWIND $links AS l
-MATCH (a:Record {vid: l.action})
-UNWIND l.ends AS r
-MERGE (o:Object {vid: r[0]})
-CREATE (a)-[e:MADE]->(o)
-SET e = l.maker
-"""
-_USED: Final = """
-UNWIND $links AS l
-MATCH (a:Record {vid: l.action})
-UNWIND l.ends AS r
-MERGE (o:Object {vid: r[0]})
-CREATE (a)-[e:USED]->(o)
-SET e = l.maker, e.source_roles = r[1]
-"""
-_UNMAKE: Final = (
-    "UNWIND $vids AS vid MATCH ()-[e:PRODUCED {action: vid}]->() DELETE e",
-    "UNWIND $vids AS vid MATCH (:Record {vid: vid})-[e:MADE|USED]->() DELETE e",
-)
-_UNMAKE_SUPERSESSIONS: Final = (
-    "UNWIND $vids AS vid MATCH ()-[e:SUPERSEDES {supersession: vid}]->() DELETE e"
-)
-_UNMAKE_COLLECTIONS: Final = (
-    "UNWIND $vids AS vid MATCH (:Object {vid: vid})<-[e:COLLECTED_IN]-() DELETE e"
-)
-# What nobody tells of any more stays as a placeholder while an edge needs it.
-_UNMAKE_OBJECTS: Final = """
-UNWIND $rows AS r
-MATCH (o:Object {vid: r.vid})
-REMOVE o:$(r.was)
-SET o = {vid: r.vid}
-WITH o WHERE NOT (o)--()
-DELETE o
-"""
-_HELD_OBJECTS: Final = """
-UNWIND $vids AS vid
-MATCH (o:Object {vid: vid})
-SET o.lock = true
-REMOVE o.lock
-RETURN o.vid, o.kind
-"""
-_HELD_RECORDS: Final = """
-UNWIND $vids AS vid
-MATCH (o:Record {vid: vid})
-SET o.lock = true
-REMOVE o.lock
-RETURN o.vid, labels(o)
-"""
-_DELETE_RECORDS: Final = "UNWIND $vids AS vid MATCH (o:Record {vid: vid}) DETACH DELETE o"
-_SUPERSEDING: Final = """
-UNWIND $vids AS vid
-MATCH (:Object {vid: vid})-[e:SUPERSEDES]-()
-RETURN DISTINCT e.supersession
-"""
-_END_REFUSALS: Final = """
-UNWIND $rows AS r
-MATCH (f:Refusal {vid: r[0], log: r[1]}) WHERE f.version <= r[2]
-DELETE f
-"""
-_ANY_REFUSAL: Final = "MATCH (f:Refusal) RETURN count(f)"
 
 
 @dataclass(slots=True)
@@ -213,9 +76,9 @@ def take_in(
 
 def end_refusals(tx: neo4j.ManagedTransaction, rows: Collection[tuple[str, str, int]]) -> None:
     """End the refusals of these (VID, log), up to the version given."""
-    (count,) = run(tx, _ANY_REFUSAL).single(strict=True)
+    (count,) = run(tx, cypher.ANY_REFUSAL).single(strict=True)
     if count:
-        run(tx, _END_REFUSALS, rows=[list(row) for row in rows]).consume()
+        run(tx, cypher.END_REFUSALS, rows=[list(row) for row in rows]).consume()
 
 
 class _Batch:
@@ -263,7 +126,7 @@ class _Batch:
         if not wanted:
             return
         rows, renamed = [], []
-        for record in run(self._tx, _LOCK_DEVICES, vids=sorted(wanted)):
+        for record in run(self._tx, cypher.LOCK_DEVICES, vids=sorted(wanted)):
             held: Properties = record[0]
             vid = held["vid"]
             decided = self._decide(held, events.get(vid, {}), record="Device")
@@ -282,8 +145,8 @@ class _Batch:
             known = held.get("version") is not None and not held.get("deleted")
             self._devices[vid] = (held.get("label"), held.get("release")) if known else (None, None)
         if rows:
-            run(self._tx, _SET_RECORDS, rows=rows, label="Device").consume()
-            run(self._tx, _RENAME_DEVICES, rows=renamed).consume()
+            run(self._tx, cypher.SET_RECORDS, rows=rows, label="Device").consume()
+            run(self._tx, cypher.RENAME_DEVICES, rows=renamed).consume()
 
     def _settle(
         self,
@@ -300,7 +163,7 @@ class _Batch:
         for vid, states in events.items():
             fresh[vid] = shown(states.values())
             rows.append(self._properties(states, fresh[vid]))
-        statement = _MERGE_OBJECTS if record is None else _MERGE_RECORDS
+        statement = cypher.MERGE_OBJECTS if record is None else cypher.MERGE_RECORDS
         updates: list[dict[str, Any]] = []
         for found in run(self._tx, statement, rows=rows, label=record):
             held: Properties = found[0]
@@ -317,7 +180,7 @@ class _Batch:
             if held.get("version") is not None:
                 changed.note(vid, record, had_ends="state" in held or "states" in held)
         if updates:
-            statement = _SET_OBJECTS if record is None else _SET_RECORDS
+            statement = cypher.SET_OBJECTS if record is None else cypher.SET_RECORDS
             run(self._tx, statement, rows=updates, label=record).consume()
         changed.shown.update(fresh)
         if not self._fresh:
@@ -374,7 +237,7 @@ class _Batch:
         middles = changed.had_middle
         if changed.had_members or middles:
             vids = sorted(changed.had_members | middles)
-            run(self._tx, _UNMAKE_COLLECTIONS, vids=vids).consume()
+            run(self._tx, cypher.UNMAKE_COLLECTIONS, vids=vids).consume()
         if middles:
             unmake_objects(self._tx, middles)
 
@@ -408,12 +271,12 @@ class _Batch:
             if part.implicit is not None:
                 middles.append(self._middle(part, state))
         for statement, rows, name in (
-            (_MERGE_MIDDLES, middles, "rows"),
-            (_PRODUCED, produced, "links"),
-            (_COLLECTED, collected, "links"),
-            (_SUPERSEDES, supersedes, "rows"),
-            (_MADE, made, "links"),
-            (_USED, used, "links"),
+            (cypher.MERGE_MIDDLES, middles, "rows"),
+            (cypher.PRODUCED, produced, "links"),
+            (cypher.COLLECTED, collected, "links"),
+            (cypher.SUPERSEDES, supersedes, "rows"),
+            (cypher.MADE, made, "links"),
+            (cypher.USED, used, "links"),
         ):
             if rows:
                 run(self._tx, statement, **{name: rows}).consume()
@@ -441,41 +304,34 @@ class _Batch:
         return held
 
 
-_MERGE_MIDDLES: Final = """
-UNWIND $rows AS r
-MERGE (o:Object {vid: r.vid})
-SET o = r, o:$(r.kind)
-"""
-
-
 def unmake_records(tx: neo4j.ManagedTransaction, vids: Collection[str]) -> None:
     """Take the edges of these actions and supersessions out of the graph."""
-    for statement in (*_UNMAKE, _UNMAKE_SUPERSESSIONS):
+    for statement in (*cypher.UNMAKE, cypher.UNMAKE_SUPERSESSIONS):
         run(tx, statement, vids=sorted(vids)).consume()
 
 
 def unmake_objects(tx: neo4j.ManagedTransaction, vids: Collection[str]) -> None:
     """Make these nodes placeholders; gone, where no edge needs them."""
-    found = run(tx, _HELD_OBJECTS, vids=sorted(vids)).values()
+    found = run(tx, cypher.HELD_OBJECTS, vids=sorted(vids)).values()
     rows = [{"vid": vid, "was": [] if kind is None else [kind]} for vid, kind in found]
     if rows:
-        run(tx, _UNMAKE_OBJECTS, rows=rows).consume()
+        run(tx, cypher.UNMAKE_OBJECTS, rows=rows).consume()
 
 
 def forget(tx: neo4j.ManagedTransaction, vids: Iterable[str]) -> None:
     """Take these objects and their parts out of ledger and graph; see `LineageIndex.forget`."""
     given = set(vids)
-    superseding = run(tx, _SUPERSEDING, vids=sorted(given)).value()
+    superseding = run(tx, cypher.SUPERSEDING, vids=sorted(given)).value()
     gone = sorted(given | set(superseding))
-    records = {row[0]: row[1] for row in run(tx, _HELD_RECORDS, vids=gone).values()}
+    records = {row[0]: row[1] for row in run(tx, cypher.HELD_RECORDS, vids=gone).values()}
     devices = [vid for vid, labels in records.items() if "Device" in labels]
     if devices:
         rows = [{"vid": vid, "label": None, "release": None} for vid in devices]
-        run(tx, _RENAME_DEVICES, rows=rows).consume()
+        run(tx, cypher.RENAME_DEVICES, rows=rows).consume()
     unmake_records(tx, gone)
     middles = [implicit_vid(vid) for vid, labels in records.items() if "Action" in labels]
-    run(tx, _UNMAKE_COLLECTIONS, vids=[*gone, *middles]).consume()
-    run(tx, _DELETE_RECORDS, vids=list(records)).consume()
+    run(tx, cypher.UNMAKE_COLLECTIONS, vids=[*gone, *middles]).consume()
+    run(tx, cypher.DELETE_RECORDS, vids=list(records)).consume()
     unmake_objects(tx, [*gone, *middles])
 
 
