@@ -19,11 +19,12 @@ from biobank_core.errors import (
     ConfigurationError,
     InputError,
     NotPermittedError,
+    StorageError,
     TimeoutExceededError,
     UnreachableError,
 )
-from biobank_core.lineage.neo4j import read
-from biobank_core.lineage.neo4j.connection import Connection, parse
+from biobank_core.lineage.neo4j import read, schema
+from biobank_core.lineage.neo4j.connection import Connection, ConstraintError, parse
 from biobank_core.lineage.port import Direction, Question
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.service import Freshness
@@ -275,6 +276,35 @@ def test_objects_have_the_label_of_their_kind_and_actions_are_edges_with_all_the
         "status": "ok",
         "source_roles": ["in a"],
     }
+
+
+def test_the_migration_makes_what_is_unique_and_what_is_looked_up(neo4j, index):
+    index.migrate()
+    index.migrate()
+    unique = {
+        (row[0][0], tuple(row[1]))
+        for row in cypher(index, "SHOW CONSTRAINTS YIELD labelsOrTypes, properties")
+    }
+    assert {("Object", ("vid",)), ("Record", ("vid",)), ("PRODUCED", ("key",))} <= unique
+    indexed = {
+        (row[0][0], tuple(row[1]))
+        for row in cypher(
+            index,
+            "SHOW INDEXES YIELD labelsOrTypes, properties, state "
+            "WHERE state = 'ONLINE' AND labelsOrTypes IS NOT NULL",
+        )
+    }
+    assert {("PRODUCED", ("action",)), ("Action", ("device",))} <= indexed
+    index.apply([node("a"), node("b"), action("j", "a", "b")])
+    with pytest.raises(ConstraintError):
+        cypher(index, "CREATE (:Object {vid: $vid})", vid=vid("a"))
+    assert index.schema_version() == schema.VERSION
+    cypher(index, "MATCH (i:BiobankIndex) SET i.schema = 99")
+    try:
+        with opened(neo4j) as other, pytest.raises(StorageError, match="newer release"):
+            other.count()
+    finally:
+        cypher(index, "MATCH (i:BiobankIndex) SET i.schema = $now", now=schema.VERSION)
 
 
 # Addresses, accounts, servers that fail

@@ -71,7 +71,7 @@ def jars() -> Path:
     for program, package in (("mvn", "maven"), ("java", "openjdk-17-jre-headless")):
         if shutil.which(program) is None:
             raise MissingService(f"{program} is not installed: apt-get install {package}")
-    with exclusive(folder.with_suffix(".lock")):
+    with exclusive(folder.with_name(f"{folder.name}.lock")):
         if (folder / _DONE).exists():
             return folder
         print(f"Fetching Neo4j {VERSION} into {folder}", file=sys.stderr, flush=True)
