@@ -75,15 +75,17 @@ def omero_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OmeroSt
         yield server
     finally:
         server.stop()
-    _ask_the_oracle(server)
+        queries = server.queries.read_text().splitlines() if server.queries.exists() else []
+        server.remove()
+    _ask_the_oracle(queries)
 
 
-def _ask_the_oracle(server: OmeroStandIn) -> None:
+def _ask_the_oracle(queries: list[str]) -> None:
     """Let Hibernate itself judge every query that the stand-in answered; fail on a refusal."""
     from tests.servers.omero.oracle import refusals
 
     try:
-        refused = refusals(server.queries.read_text().splitlines())
+        refused = refusals(queries)
     except MissingService as error:
         service_is_missing(str(error))
     if refused:

@@ -37,12 +37,16 @@ def main() -> None:
             os.open(arguments.info, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
         ) as handle:
             json.dump(info, handle)
+    waited_for = {signal.SIGINT, signal.SIGTERM}
+    # Only now: what the servers inherited, they could not be stopped with.
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.sigwait(waited_for)
     finally:
         server.stop()
+        if not arguments.folder:
+            server.remove()
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     main()

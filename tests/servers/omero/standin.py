@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,11 @@ class OmeroStandIn:
         """Stop the server and its PostgreSQL; the data stay."""
         self.stop_server()
         self._postgres.stop()
+
+    def remove(self) -> None:
+        """Delete its data; it must be stopped."""
+        self._postgres.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop_server(self) -> None:
         """Stop the server only."""
