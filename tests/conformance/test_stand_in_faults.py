@@ -110,13 +110,11 @@ def test_a_late_event_log_has_smaller_ids_than_what_was_seen_before_it(
         )
         return [row[0].val for row in rows]
 
-    with omero_stand_in.faults(Fault("late-event-log", "IUpdate.saveObject", seconds=3)):
+    with omero_stand_in.faults(Fault("late-event-log", "IUpdate.saveObject", seconds=6)):
         thread = threading.Thread(target=save_late)
         thread.start()
-        deadline = time.monotonic() + 20
-        while len(omero_stand_in.sessions()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.5)
+        omero_stand_in.wait_until_struck()
+        time.sleep(0.2)  # its ids are taken right after
         bob.update.saveArray([map_annotation(ns, "early")])
         (early,) = logged("early")
         assert logged("late") == []
@@ -219,7 +217,7 @@ def test_a_client_killed_in_the_middle_of_its_call_is_saved_for_all_the_same(
         client.stdin.write(json.dumps(order))
         client.stdin.close()
         assert client.stdout.readline() == "calling\n"
-        time.sleep(1)
+        omero_stand_in.wait_until_struck()
         client.kill()
         client.wait()
         client.stdout.close()

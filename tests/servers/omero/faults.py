@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
-import json
 import threading
 import time
 from dataclasses import dataclass
@@ -50,10 +48,6 @@ class Fault:
         if self.kind not in KINDS:
             raise ValueError(f"no such fault: {self.kind}; there are {', '.join(sorted(KINDS))}")
 
-    def to_json(self) -> str:
-        """Return it as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
 
 class Faults:
     """The faults that are switched on."""
@@ -72,6 +66,11 @@ class Faults:
         with self._lock:
             old, self._faults = self._faults, []
         return old
+
+    def struck(self) -> int:
+        """Return how often those that are on have struck."""
+        with self._lock:
+            return sum(fault.struck for fault in self._faults)
 
     def take(self, call: str, *kinds: str) -> Fault | None:
         """Return the first fault of these kinds that fits the call, and count it."""

@@ -99,6 +99,8 @@ class _Control(socketserver.StreamRequestHandler):
                 return {}
             case "clear":
                 return {"struck": [[fault.kind, fault.struck] for fault in world.faults.clear()]}
+            case "struck":
+                return {"struck": world.faults.struck()}
             case "sessions":
                 return {"sessions": [[each.uuid, each.user_name] for each in world.sessions.all()]}
             case "end-session":

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,13 @@ class OmeroStandIn:
             struck = self._order("clear")["struck"]
         idle = [kind for kind, count in struck if count == 0]
         assert not idle, f"these faults never struck: {idle}"
+
+    def wait_until_struck(self, *, timeout_s: float = 30.0) -> None:
+        """Wait until a fault that is on has struck."""
+        give_up_at = time.monotonic() + timeout_s
+        while self._order("struck")["struck"] == 0:
+            assert time.monotonic() < give_up_at, "no fault struck in time"
+            time.sleep(0.02)
 
     def sessions(self) -> dict[str, str]:
         """Return the open sessions: UUID to user name."""
