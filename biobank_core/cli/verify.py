@@ -82,6 +82,9 @@ def command(
                 rows.row(["unrecorded", vid, "Action", text])
                 found += 1
             left = jobs.record() if repair else 0
+        waiting = 0 if damaged else stores.lineage.how_fresh().pending_changes
+    if waiting:
+        click.echo(f"{waiting:,} changes have not reached the index yet", err=True)
     mended = repair and not damaged and not left
     click.echo(_summary(found, damaged=damaged, mended=mended), err=True)
     if found and not mended:

@@ -280,6 +280,11 @@ def test_the_commands_work_on_neo4j(catalog, index, right, neo4j, monkeypatch, t
     assert "in step with the catalog" in done.stdout
     assert neo4j.password not in done.stdout + done.stderr
     save(catalog, data("f"))
+    done = biobank("verify")
+    assert (done.exit_code, done.stderr) == (
+        0,
+        "1 changes have not reached the index yet\nnothing found\n",
+    )
     done = biobank("lineage", vid("a"), "--format", "json")
     assert done.exit_code == 0
     assert '"pending_changes": 1' in done.stdout
