@@ -15,6 +15,7 @@ from biobank_core.galaxy.archive import open_archive
 from biobank_core.galaxy.recorder import record
 from biobank_core.galaxy.rules import load_rules
 from tests.integration.galaxy_cases import SERVER, Lab, lab_of
+from tests.integration.test_record_archives import export
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, mapped_over
 
@@ -116,7 +117,7 @@ def test_a_sample_sheet_says_which_tube_data_came_from(
     assert {vid: lab.upstream(vid) for vid in expected} == expected
     # The history's archive says the same.
     folder = tmp_path_factory.mktemp("archive")
-    archive = _exported(lab, folder)
+    archive = export(lab.user, f"histories/{lab.history}", "tgz", folder)
     with lab_of(lab.user, lab.url, folder, history=None) as other:
         again = other.study("KPN")
         new = {other.tube(label, again): vid for label, vid in tubes.items()}
@@ -128,17 +129,6 @@ def test_a_sample_sheet_says_which_tube_data_came_from(
             study=again,
         )
         assert {v: {new[up] for up in other.upstream(v)} for v in expected} == expected
-
-
-def _exported(lab: Lab, folder: Path) -> Path:
-    client = lab.user.client
-    job = client.histories.export_history(
-        lab.history, gzip=True, include_deleted=True, include_hidden=True, wait=True
-    )
-    path = folder / "history.tar.gz"
-    with path.open("wb") as stream:
-        client.histories.download_history(lab.history, job, stream)
-    return path
 
 
 def test_a_reference_that_a_parameter_names_is_selected_by(
