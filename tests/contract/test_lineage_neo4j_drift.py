@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from biobank_core.catalog.port import Catalog, Delete, Save
 from biobank_core.catalog.registry import open_catalog
@@ -20,8 +22,9 @@ from biobank_core.lineage.projection import project
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.verify import Finding, What, verify
 from biobank_core.model.kinds import SoftwareProgram
-from tests.contract.neo4j_lab import cypher, emptied
-from tests.unit.test_verify import WORLD, data, edge, job, save, vid
+from tests.contract.neo4j_lab import cypher, emptied, opened
+from tests.unit.random_catalogs import catalogs
+from tests.unit.test_verify import WORLD, data, edge, job, save, stores, vid
 
 
 @pytest.fixture
@@ -252,6 +255,29 @@ def test_a_catalog_put_back_in_time_rules(catalog, index, right):
     rebuild(catalog, index)
     assert index.digest() == right
     assert index.versions([vid("a"), vid("tool")]) == {vid("a"): 1, vid("tool"): 1}
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(objects=catalogs(), small=st.booleans())
+def test_an_index_of_any_other_catalog_is_made_that_of_this_one(neo4j, objects, small):
+    # The index is not emptied in between: each catalog finds that of the one before.
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        stores() as (catalog, own),
+        opened(neo4j) as index,
+    ):
+        if small:
+            patch.setattr(links, "MAX_EDGES_OF_ACTION", 2)
+        save(catalog, *objects)
+        rebuild(catalog, index)
+        assert index.digest() == own.digest()
+        assert list(verify(catalog, index)) == []
+        assert dict(index.count()) == dict(own.count())
 
 
 # The commands
