@@ -18,6 +18,7 @@ from biobank_core.lineage.port import (
     Refusal,
     Relation,
     Use,
+    edge_order,
 )
 from biobank_core.lineage.sqlite import read, write
 from biobank_core.lineage.sqlite import refusals as set_aside
@@ -198,7 +199,7 @@ class SqliteLineage(LineageIndex):
         with self._file.reading() as connection:
             reader = read.Reader(connection)
             for page in reader.pages():
-                yield from reader.edges_from(page)
+                yield from sorted(reader.edges_from(page), key=edge_order)
                 reader.forget()
 
     def uses(self) -> Iterator[Use]:
@@ -206,6 +207,16 @@ class SqliteLineage(LineageIndex):
         with self._file.reading() as connection:
             reader = read.Reader(connection)
             for page in reader.pages():
+                yield from reader.uses(page)
+                reader.forget()
+
+    def content(self) -> Iterator[Node | Edge | Use]:
+        """See the port."""
+        with self._file.reading() as connection:
+            reader = read.Reader(connection)
+            for page in reader.pages_as_they_lie():
+                yield from reader.nodes_of(page)
+                yield from reader.edges_from(page)
                 yield from reader.uses(page)
                 reader.forget()
 

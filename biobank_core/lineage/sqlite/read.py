@@ -20,7 +20,6 @@ from biobank_core.lineage.port import (
     Question,
     Relation,
     Use,
-    edge_order,
     use_order,
 )
 from biobank_core.lineage.sqlite.met import LINK, VID, Met
@@ -299,6 +298,16 @@ class Reader:
             after = rows[-1][1]
             yield {number: to_vid(vid) for number, vid in rows}
 
+    def pages_as_they_lie(self) -> Iterator[dict[int, str]]:
+        """The same by integer: neighbours in the tables, read several times as fast."""
+        after = 0
+        while rows := self._connection.execute(
+            "SELECT id, 'V0' || hex(vid) FROM lineage_node WHERE id > ? ORDER BY id LIMIT ?",
+            (after, _PAGE),
+        ).fetchall():
+            after = rows[-1][0]
+            yield dict(rows)
+
     def nodes_of(self, page: dict[int, str]) -> Iterator[Node]:
         """The nodes of a page, with their makers."""
         met = Met()
@@ -307,7 +316,7 @@ class Reader:
         return (nodes[number] for number in page)
 
     def edges_from(self, sources: dict[int, str]) -> list[Edge]:
-        """All edges from these nodes to known ones, sorted."""
+        """All edges from these nodes to known ones, in any order."""
         met = Met()
         met.add_inputs(self._many(_INPUTS, sources))
         nodes = dict(sources)
@@ -318,7 +327,6 @@ class Reader:
         edges += [
             Edge(sources[new], old, Relation.SUPERSEDES) for new, old in self._many(_OLDER, sources)
         ]
-        edges.sort(key=edge_order)
         return edges
 
     def forget(self) -> None:
