@@ -7,11 +7,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import omero
+import omero.cmd
 import omero.model
 import pytest
 from omero.rtypes import rlong, rstring
 
-from tests.conformance.annotations import ALL_GROUPS, delete, map_annotation, namespace, tokens
+from tests.conformance.annotations import (
+    ALL_GROUPS,
+    delete,
+    last_log,
+    logs_since,
+    map_annotation,
+    namespace,
+    tokens,
+    with_token,
+)
 from tests.servers.omero.lab import (
     KINDS,
     PRIVATE,
@@ -183,6 +193,36 @@ def test_deleting_a_project_takes_others_annotations_along_where_one_may_write(
         there = room(kind, "cleo")
         there.annotates()
         assert delete(there.bob, Project=[there.project]).get("MapAnnotation", 0) == gone
+
+
+def test_an_administrator_moves_an_annotation_to_another_group_and_cuts_its_links(
+    room: Callable[[str, str], Room], omero_lab: OmeroLab
+) -> None:
+    there, there_is_cleo = room(READ_ANNOTATE, "root"), room(READ_ANNOTATE, "cleo")
+    there.links()
+    (token,) = tokens(there.bob)
+    claims = with_token(map_annotation(there.ns, "moves"), token)
+    row_id = there.bob.update.saveAndReturnObject(claims).id.val
+    group = omero_lab.groups[READ_WRITE]
+    request = omero.cmd.Chgrp2(
+        targetObjects={"MapAnnotation": [there.annotation, row_id]}, groupId=group
+    )
+    with pytest.raises(omero.CmdError) as caught:
+        there_is_cleo.other.submit(request)
+    assert "does not own" in caught.value.err.message
+    last = last_log(there.bob)
+    there.other.submit(request)
+    assert logs_since(there.other, last) == sorted(
+        [
+            ("DELETE", "ProjectAnnotationLink", link)
+            for _, _, link in logs_since(there.other, last)[:1]
+        ]
+        + [("UPDATE", "MapAnnotation", moved) for moved in (there.annotation, row_id)]
+        + [("UPDATE", "ExternalInfo", token)]
+    )
+    moved = there.bob.query.get("MapAnnotation", row_id, ALL_GROUPS)
+    assert moved.details.group.id.val == group
+    assert moved.details.externalInfo.id.val == token
 
 
 def test_a_save_is_for_one_group(room: Callable[[str, str], Room], omero_lab: OmeroLab) -> None:

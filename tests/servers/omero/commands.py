@@ -104,14 +104,17 @@ def _change_group(call: Call, request: Any) -> Any:
         for row_id, name, *owned in rows:
             who = Owned(*owned)
             if not member or not (call.caller.is_admin or who.owner_id == call.caller.user_id):
-                raise _failure(request, f"not permitted to move {name}[{row_id}]")
+                raise _failure(request, f"does not own {entities()[name].java_name}[{row_id}]")
             moved.setdefault(entities()[name].java_name, []).append(row_id)
-            call.events.log("CHGRP", entities()[name], row_id)
-        call.connection.execute(
+            call.events.log("UPDATE", entities()[name], row_id)
+        tokens = call.connection.execute(
             "update externalinfo set group_id = %s where id in"
-            " (select external_id from annotation where id = any(%s))",
+            " (select external_id from annotation where id = any(%s)) returning id",
             [request.groupId, ids],
-        )
+        ).fetchall()
+        for row in tokens:
+            moved.setdefault("ome.model.meta.ExternalInfo", []).append(row[0])
+            call.events.log("UPDATE", entities()["ExternalInfo"], row[0])
         call.connection.execute(
             "update annotation set group_id = %s where id = any(%s)", [request.groupId, ids]
         )
