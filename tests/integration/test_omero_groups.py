@@ -193,3 +193,49 @@ def test_a_catalog_of_two_groups_saves_each_unit_with_its_study(group_of: MakeGr
         assert list(catalog.drift()) == []
     with as_member(two, 1) as catalog:
         assert isinstance(catalog.get([tool.vid])[tool.vid].object, Tombstone)
+
+
+def test_an_object_that_was_moved_to_another_group_is_told_and_comes_back_with_it(
+    group_of: MakeGroup,
+) -> None:
+    from omero.cmd import Chgrp2
+
+    from tests.contract.omero_groups import join
+
+    one, two = group_of(READ_ANNOTATE, 1), group_of(READ_ANNOTATE, 1)
+    both = one.members[0]
+    join(two, both, owner=True)
+    with opened(one.url, both, create=True) as catalog:
+        study = Study(vid=new_vid(), label="KPN")
+        catalog.commit([Save(object=study)], by="both")
+        moved = tube(study)
+        catalog.commit([Save(object=moved)], by="both")
+    with opened(two.url, both, create=True):
+        pass
+
+    def move(target: int) -> None:
+        with one.lab.login_as(both.name, both.password) as client:
+            hql = "select a.id from MapAnnotation a where a.name = :name"
+            everywhere = {"omero.group": "-1"}
+            [row] = client.query.projection(hql, parameters(moved.vid), everywhere)
+            request = Chgrp2(targetObjects={"Annotation": [row[0].val]}, groupId=target)
+            client.submit(request, everywhere)
+
+    move(two.id)
+    with opened(f"{one.url}&group={two.name}", both) as catalog:
+        details = [found.detail for found in catalog.drift()]
+        assert len(details) == 2
+        assert any("another group" in detail for detail in details)
+    move(one.id)
+    with opened(one.url, both) as catalog:
+        assert list(catalog.drift()) == []
+        assert catalog.get([moved.vid])[moved.vid].object == moved
+
+
+def parameters(name: str) -> object:
+    from omero.rtypes import rstring
+    from omero.sys import ParametersI
+
+    given = ParametersI()
+    given.map["name"] = rstring(name)
+    return given

@@ -102,6 +102,9 @@ class Reconciler:
     def _told(self, vid: str, place: Place | None, found: list[Held], *, repair: bool) -> Drift:
         kind = place.change.kind if place else _state(found[0]).kind
         what = _what(place, found)
+        if not found and any(held.full.name == vid for held in self._held(self._ids_of([vid]))):
+            # Two versions of it side by side would be worse than a finding that stays.
+            return Drift(vid, kind, "it was moved to another group of OMERO; move it back there")
         if not repair:
             return Drift(vid, kind, what)
         return Drift(vid, kind, f"{what}; {self._mended(vid, place, found)}")
