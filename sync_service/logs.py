@@ -46,5 +46,5 @@ def set_up(*, as_json: bool, verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     # It reports each failed attempt to connect with a traceback; we say it once, in a line.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-    # And it each retry of its own.
-    logging.getLogger("neo4j").setLevel(logging.ERROR)
+    # And it each retry of its own, and each connection that broke off.
+    logging.getLogger("neo4j").setLevel(logging.CRITICAL)
