@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -68,6 +69,7 @@ class _Chunk:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._ids: dict[str, int] = {}
+        self._blobs: dict[str, bytes] = {}
         self._fresh: set[int] = set()
 
     def take_in(self, events: Sequence[IndexEvent]) -> None:
@@ -147,7 +149,7 @@ class _Chunk:
                 nodes.append(
                     (
                         number,
-                        to_blob(event.vid),
+                        self._blobs[event.vid],
                         event.kind,
                         event.label,
                         study,
@@ -163,7 +165,7 @@ class _Chunk:
                     nodes.append(
                         (
                             ids[middle.vid],
-                            to_blob(middle.vid),
+                            self._blobs[middle.vid],
                             middle.kind,
                             middle.label,
                             _blob(middle.study),
@@ -174,7 +176,7 @@ class _Chunk:
                 actions.append(
                     (
                         number,
-                        to_blob(event.vid),
+                        self._blobs[event.vid],
                         event.category,
                         None if event.device is None else ids[event.device],
                         _blob(event.setup),
@@ -239,6 +241,7 @@ class _Chunk:
     def _identify(self, vids: Iterable[str]) -> None:
         """Know the integer of each VID; new ones get one and are `fresh`."""
         unknown = {vid: to_blob(vid) for vid in dict.fromkeys(vids) if vid not in self._ids}
+        self._blobs.update(unknown)
         for some in _chunks(unknown.values()):
             for number, blob in self._connection.execute(
                 f"SELECT id, vid FROM lineage_vid WHERE vid IN ({_marks(len(some))})",  # noqa: S608
@@ -331,8 +334,12 @@ def _unpacked(content: bytes, *, log: str, vid: str, version: int, deleted: bool
     return event
 
 
+# Studies and setups: few, and named again and again.
+_few_to_blob: Final = functools.lru_cache(maxsize=10_000)(to_blob)
+
+
 def _blob(vid: str | None) -> bytes | None:
-    return None if vid is None else to_blob(vid)
+    return None if vid is None else _few_to_blob(vid)
 
 
 def _utc_text(time: datetime | None) -> str | None:
