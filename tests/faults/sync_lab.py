@@ -152,6 +152,7 @@ class SyncLab:
             "BIOBANK_INDEX": neo4j.url if neo4j else f"sqlite:///{folder}/i.db",
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._said_before: dict[str, int] = {}
         # How long each kill came after the load had begun.
         self.kills_s: list[float] = []
         self.catalog = open_catalog(self.settings.catalog, create=True)
@@ -191,6 +192,7 @@ class SyncLab:
         part = name.split(maxsplit=1)[0]
         only = () if part == "all" else ("--only", part)
         log = (self.folder / f"{name}.log").open("ab")
+        self._said_before[name] = len(self.log(name))
         with log:
             process = subprocess.Popen(
                 [
@@ -214,7 +216,9 @@ class SyncLab:
         process.wait()
 
     def stop(self, name: str, *, timeout_s: float = 60) -> None:
-        """End it with SIGTERM; it must end well."""
+        """End it with SIGTERM, once it has started; it must end well."""
+        said = self._said_before[name]
+        wait_until(lambda: "running: " in self.log(name)[said:], timeout_s=_STEP_TIMEOUT_S)
         process = self.processes.pop(name)
         process.terminate()
         assert process.wait(timeout_s) == 0, self.log(name)
