@@ -1,5 +1,6 @@
-# Two cores: one pytest worker drives the shared Galaxy, the other runs everything else.
-TEST_WORKERS ?= 2
+# One pytest worker drives the shared Galaxy, one Neo4j and RabbitMQ, one OMERO: they mostly wait for
+# their servers, so that two cores are enough for all, and for a fourth that runs everything else.
+TEST_WORKERS ?= 4
 PYTHON ?= python3
 export PYTHON
 

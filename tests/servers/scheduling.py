@@ -1,6 +1,6 @@
 """A pytest plug-in: who shares a server runs in one pytest-xdist worker, the rest anywhere.
 
-Loaded by `pytest -p tests.servers.scheduling -n 2`. Not xdist's own `--dist loadgroup`: with
+Loaded by `pytest -p tests.servers.scheduling -n 4`. Not xdist's own `--dist loadgroup`: with
 pytest 9.2 that silently does not group (pytest-xdist issue 1386), and each worker would start a
 Galaxy of its own.
 """
@@ -20,7 +20,11 @@ _SYNC = (
     "tests/contract/test_lineage_neo4j",
 )
 # Those that share the stand-in for OMERO.
-_OMERO = ("tests/conformance/", "tests/contract/test_catalog_omero")
+_OMERO = (
+    "tests/conformance/",
+    "tests/contract/test_catalog_omero",
+    "tests/integration/test_omero_",
+)
 # Tests that start a server for themselves alone.
 _NOT_SHARING = "tests/integration/own_server/"
 
