@@ -1,0 +1,135 @@
+"""What holds for every Galaxy tool: thin, one subcommand, nothing typed reaches a shell."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import click
+import pytest
+
+from biobank_core.cli import cli
+from biobank_core.cli.arguments import FORM_ONLY_PREFIX
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "galaxy_tools"
+TOOLS = sorted(FOLDER.glob("biobank_*.xml"))
+MACROS = ElementTree.parse(FOLDER / "macros.xml").getroot()
+TOKENS = {str(token.get("name")): token.text or "" for token in MACROS.findall("token")}
+CATALOG_FIELD = r"\$choose_catalog\.fields\.(catalog|index|files)"
+NOT_TYPED = re.compile(rf"'(\$inputs|\$__galaxy_url__|\$__history_id__|{CATALOG_FIELD})'")
+
+pytestmark = pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+
+
+def command_line(path: Path) -> str:
+    text = ElementTree.parse(path).findtext("command") or ""
+    for name, value in TOKENS.items():
+        text = text.replace(name, value)
+    return text.strip()
+
+
+def macro(name: str) -> ElementTree.Element:
+    (found,) = [m for m in MACROS.findall("xml") if m.get("name") == name]
+    return found
+
+
+def expanded(element: ElementTree.Element) -> list[ElementTree.Element]:
+    """The element's descendants, those of its macros among them."""
+    found = []
+    for child in element:
+        if child.tag == "expand":
+            found += expanded(macro(str(child.get("macro"))))
+        found += [child, *expanded(child)]
+    return found
+
+
+def test_it_calls_exactly_one_subcommand_of_biobank(path: Path) -> None:
+    line = command_line(path)
+    assert line.startswith("biobank --arguments-from '$inputs' ")
+    assert line.count("biobank ") == 1
+    assert "\n" not in line
+    assert not re.search(r"[;|&`#]|\$\(", line)
+    name = line.split()[3]
+    table = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert f"| `{path.stem}` | `{' '.join(subcommand(line))}` |" in table
+    assert cli.get_command(click.Context(cli), name) is not None
+
+
+def subcommand(line: str) -> list[str]:
+    words = line.split()[3:]
+    command = cli.get_command(click.Context(cli), words[0])
+    return words[: 2 if isinstance(command, click.Group) else 1]
+
+
+def test_nothing_that_a_person_typed_stands_in_the_command_line(path: Path) -> None:
+    tree = ElementTree.parse(path)
+    outputs = {
+        str(out.get("name"))
+        for element in (tree.find("outputs"), *MACROS.iter("outputs"))
+        if element is not None
+        for out in element
+    }
+    line = NOT_TYPED.sub("", command_line(path))
+    for name in re.findall(r"'\$(\w+)'", line):
+        assert name in outputs
+    assert "$" not in re.sub(r"'\$\w+'", "", line)
+
+
+def test_every_parameter_is_one_of_the_subcommand_or_only_steers_the_form(path: Path) -> None:
+    command = cli.get_command(click.Context(cli), subcommand(command_line(path))[0])
+    for word in subcommand(command_line(path))[1:]:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert command is not None
+    known = {str(parameter.name) for parameter in command.params}
+    known |= {o[2:].replace("-", "_") for p in command.params for o in p.opts if o[:2] == "--"}
+    inputs = ElementTree.parse(path).find("inputs")
+    assert inputs is not None
+    for element in expanded(inputs):
+        name = element.get("name") or str(element.get("argument", "")).lstrip("-").replace("-", "_")
+        if element.tag == "repeat":
+            assert name in known
+        if element.tag == "param" and name not in ("name", "value"):
+            assert name in known or name.startswith(FORM_ONLY_PREFIX), name
+
+
+def test_what_is_typed_is_not_changed_on_its_way(path: Path) -> None:
+    inputs = ElementTree.parse(path).find("inputs")
+    assert inputs is not None
+    for element in expanded(inputs):
+        if element.tag == "param" and element.get("type") == "text":
+            inner = [child.get("macro") for child in element if child.tag == "expand"]
+            assert "verbatim" in inner, element.get("name") or element.get("argument")
+
+
+def test_it_has_what_every_tool_has(path: Path) -> None:
+    root = ElementTree.parse(path).getroot()
+    assert root.get("profile") == "@PROFILE@"
+    assert root.get("version") == "@TOOL_VERSION@+galaxy@VERSION_SUFFIX@"
+    command = root.find("command")
+    assert command is not None
+    assert command.get("detect_errors") == "exit_code"
+    used = {element.get("macro") for element in root.findall("expand")}
+    assert {"edam", "requirements", "configfiles", "citations"} <= used
+    tests = list(root.iter("test"))
+    assert [test for test in tests if test.get("expect_failure") == "true"]
+    assert len([test for test in tests if test.get("expect_num_outputs")]) >= 2
+    help_text = root.findtext("help") or ""
+    for title in ("What it does", "Example"):
+        assert f"**{title}**" in help_text
+
+
+def test_a_list_to_choose_from_says_why_it_is_empty(path: Path) -> None:
+    inputs = ElementTree.parse(path).find("inputs")
+    assert inputs is not None
+    for element in expanded(inputs):
+        if element.tag == "options":
+            assert element.find("validator[@type='no_options']") is not None
+
+
+def test_the_version_is_that_of_the_package(path: Path) -> None:
+    setup = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    assert f"\nversion = {TOKENS['@TOOL_VERSION@']}\n" in setup
+    assert path.stem.startswith("biobank_")
