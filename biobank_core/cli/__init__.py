@@ -36,7 +36,7 @@ COMMANDS: Final = {
     "delete": "Delete objects; of each a tombstone stays, without what is personal.",
     "verify": "Compare the lineage index with the catalog, both ways.",
     "rebuild": "Make the lineage index anew from the catalog.",
-    "omero-uninstall": "Remove a catalog from OMERO: all that is biobank's, and nothing else.",
+    "omero-uninstall": "Remove biobank's catalog from the named groups of OMERO, and nothing else.",
     "galaxy-tables": "Write the data tables from which Galaxy's forms offer studies and devices.",
     "install-galaxy-dependency": "Make this program the requirement of biobank's Galaxy tools.",
     "completion": "Print the script that makes a shell complete commands and options.",

@@ -13,7 +13,7 @@ from biobank_core.cli.common import catalog_options, progress, settings_of
 @catalog_options
 @click.pass_context
 def command(ctx: click.Context, *, dry_run: bool, yes: bool) -> None:
-    """Remove a catalog from OMERO: all that is biobank's in the groups named, and nothing else.
+    """Remove biobank's catalog from the named groups of OMERO, and nothing else.
 
     Prints how much there is of what. Its owner or an administrator may do this. What was removed
     can't be brought back: `biobank dump` it first. Interrupted, it is run again.

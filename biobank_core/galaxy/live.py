@@ -254,7 +254,7 @@ class LiveSource:
             sha256=wire.sha256_of(found.hashes) if self.hashes else None,
             deleted=found.deleted,
             purged=found.purged,
-            as_of=datetime.now(UTC).replace(microsecond=0),
+            as_of=datetime.now(UTC),
             create_time=utc(found.create_time) if found.create_time else None,
             history_id=found.history_id,
             tags=tuple(safe_text(tag) for tag in found.tags),

@@ -105,7 +105,7 @@ def test_a_part_is_ill_only_when_something_waits_and_nothing_moves() -> None:
 
 
 def test_a_trouble_is_said_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="sync_service")
     part = Part("relay")
     for _ in range(5):
         part.is_held_up("RabbitMQ is away")
