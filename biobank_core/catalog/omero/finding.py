@@ -7,11 +7,11 @@ Their content follows in pages; of an object that was saved meanwhile the former
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from biobank_core.catalog.criteria import wanted_values
 from biobank_core.catalog.omero import mapping
 from biobank_core.catalog.omero.feed import former
 from biobank_core.catalog.omero.names import (
@@ -25,9 +25,8 @@ from biobank_core.catalog.omero.names import (
 from biobank_core.catalog.omero.rows import Full, Scope
 from biobank_core.catalog.omero.session import pages
 from biobank_core.catalog.port import Versioned
-from biobank_core.errors import InputError, StorageError
-from biobank_core.model.base import Value
-from biobank_core.model.registry import bases, kind_class, with_subkinds
+from biobank_core.errors import StorageError
+from biobank_core.model.registry import bases, with_subkinds
 
 _LIST: Final = "select a.id, a.name, a.description from MapAnnotation a"
 
@@ -195,42 +194,4 @@ def _raw(found: Versioned) -> dict[str, Any]:
 
 
 def _criterion(kind: str, name: str, value: object) -> Criterion:
-    _refuse_unknown(kind, name)
-    values = value if isinstance(value, tuple) else (value,)
-    return Criterion(name, tuple(_plain(part) for part in values))
-
-
-def _refuse_unknown(kind: str, name: str) -> None:
-    """Raises InputError unless the field is there and holds one plain value."""
-    first, _, inner = name.partition(".")
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind_class(kind))}
-    if first not in fields:
-        raise InputError(f"{kind} has no such field; it has {', '.join(fields)}", field=name)
-    structure = _structure(fields[first].type)
-    if inner and structure is not None and issubclass(structure, Value):
-        known = [field.encode_name for field in msgspec.structs.fields(structure)]
-        if inner not in known:
-            raise InputError(
-                f"{kind} has no such field; {first} has {', '.join(known)}", field=name
-            )
-    elif inner or structure is not None:
-        raise InputError(f"objects can't be found by this field of {kind}", field=name)
-
-
-def _structure(hint: Any) -> type | None:
-    """The class of what a field holds when that is not one plain value."""
-    for option in getattr(hint, "__args__", (hint,)):
-        if isinstance(option, type) and issubclass(option, Value):
-            return option
-    origin = getattr(hint, "__origin__", None)
-    return origin if origin in (tuple, dict) else None
-
-
-def _plain(value: object) -> Any:
-    """The value as it stands in JSON."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC)
-    plain = msgspec.to_builtins(value)
-    if plain is not None and not isinstance(plain, str | int | float):
-        raise InputError("an object can't be found by such a value", value=plain)
-    return plain
+    return Criterion(name, wanted_values(kind, name, value))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
-
+from biobank_core.catalog.criteria import wanted_values
 from biobank_core.catalog.sqlite.schema import column_of
 from biobank_core.catalog.sqlite.state import Links
-from biobank_core.errors import InputError
-from biobank_core.model.base import Value
-from biobank_core.model.registry import bases, kind_class, with_subkinds
+from biobank_core.model.registry import bases, with_subkinds
 
 BODY: Final = "CAST(o.body AS BLOB)"
 COLUMNS: Final = f"o.vid, o.version, {BODY}"
@@ -122,8 +118,11 @@ def _concrete(kind: str) -> frozenset[str]:
 def _criterion(
     kind: str, concrete: frozenset[str], name: str, value: object, links: Links
 ) -> Criterion:
-    _refuse_unknown(kind, name)
-    values = [_plain(part) for part in (value if isinstance(value, tuple) else (value,))]
+    values = [
+        # SQLite's JSON functions give 1 and 0.
+        int(part) if isinstance(part, bool) else part
+        for part in wanted_values(kind, name, value)
+    ]
     wanted = json.dumps([part for part in values if part is not None], ensure_ascii=False)
     with_none = None in values
     if name == "vid":
@@ -150,43 +149,3 @@ def _criterion(
     if with_none:
         return Criterion(_IN_BODY_OR_NONE, (path, path, wanted), None)
     return Criterion(_IN_BODY, (path, wanted), None)
-
-
-def _refuse_unknown(kind: str, name: str) -> None:
-    """Raises InputError unless the field is there and holds one plain value."""
-    first, _, inner = name.partition(".")
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind_class(kind))}
-    if first not in fields:
-        raise InputError(
-            f"{kind} has no such field; it has {', '.join(fields)}", field=name, value=None
-        )
-    structure = _structure(fields[first].type)
-    if inner and structure is not None and issubclass(structure, Value):
-        known = [field.encode_name for field in msgspec.structs.fields(structure)]
-        if inner not in known:
-            raise InputError(
-                f"{kind} has no such field; {first} has {', '.join(known)}", field=name
-            )
-    elif inner or structure is not None:
-        raise InputError(f"objects can't be found by this field of {kind}", field=name)
-
-
-def _structure(hint: Any) -> type | None:
-    """The class of what a field holds when that is not one plain value."""
-    for option in getattr(hint, "__args__", (hint,)):
-        if isinstance(option, type) and issubclass(option, Value):
-            return option
-    origin = getattr(hint, "__origin__", None)
-    return origin if origin in (tuple, dict) else None
-
-
-def _plain(value: object) -> Any:
-    """The value as it stands in JSON."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC)
-    plain = msgspec.to_builtins(value)
-    if isinstance(plain, bool):
-        return int(plain)
-    if plain is not None and not isinstance(plain, str | int | float):
-        raise InputError("an object can't be found by such a value", value=plain)
-    return plain
