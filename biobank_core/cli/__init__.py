@@ -6,8 +6,8 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, NoReturn
 
 import click
 
@@ -49,17 +49,23 @@ EXIT_BUG: Final = 70  # EX_SOFTWARE of sysexits.h; 1 would read as "findings"
 
 
 class BiobankGroup(click.Group):
-    """A lazy group whose `main` turns every error into a short text and an exit code."""
+    """A lazy group whose `main` turns every error into a short text and an exit code.
+
+    `lines` says what `--help` shows of each command; each is a module of `package`.
+    """
+
+    lines: ClassVar[Mapping[str, str]] = COMMANDS
+    package: ClassVar[str] = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all subcommands, in the order of the work."""
-        return list(COMMANDS)
+        return list(self.lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The subcommand, imported now; None for an unknown name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.lines:
             return None
-        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        module = importlib.import_module(f"{self.package}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
@@ -78,7 +84,7 @@ class BiobankGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the list of subcommands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.lines.items()))
 
     def main(  # type: ignore[override]  # it always exits, whatever standalone_mode says
         self,
@@ -166,8 +172,10 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     ctx.exit()
 
 
-def _remember(name: str) -> Any:
-    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+def remember(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    """A callback that keeps an option's value for `settings_of`, unless it was not given."""
+
+    def callback(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
         if value is not None:
             ctx.meta[f"biobank.{name}"] = value
 
@@ -182,14 +190,14 @@ def _remember(name: str) -> Any:
     "--catalog",
     metavar="URL",
     expose_value=False,
-    callback=_remember("catalog"),
+    callback=remember("catalog"),
     help="Where the catalog is, such as sqlite:///biobank.db.",
 )
 @click.option(
     "--index",
     metavar="URL",
     expose_value=False,
-    callback=_remember("index"),
+    callback=remember("index"),
     help="Where the lineage index is; default: in the catalog's own file.",
 )
 @click.option(

@@ -27,6 +27,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, TextIO, TypeVar
 
 import click
 
+from biobank_core.cli import remember
+
 if TYPE_CHECKING:
     from biobank_core.catalog.port import Catalog
     from biobank_core.config import Settings
@@ -48,7 +50,7 @@ def catalog_options(function: F) -> F:
             f"--{name}",
             metavar="URL",
             expose_value=False,
-            callback=_remember(name),
+            callback=remember(name),
             help=text,
         )(function)
     return function
@@ -251,14 +253,6 @@ def _plain(value: object) -> str:
 def _escaped(char: str) -> str:
     code = ord(char)
     return _SHORT_ESCAPES.get(char) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-
-def _remember(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
-    def callback(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            ctx.meta[f"biobank.{name}"] = value
-
-    return callback
 
 
 def _settle_stdout() -> None:

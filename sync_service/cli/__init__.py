@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
-from biobank_core.cli import BiobankGroup
+from biobank_core.cli import BiobankGroup, remember
 
 COMMANDS: Final = {
     "run": "Keep the lineage index in step with the catalog, until told to stop.",
@@ -19,30 +18,8 @@ COMMANDS: Final = {
 class SyncGroup(BiobankGroup):
     """Lazy, as that of `biobank`; the same errors and exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all subcommands."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand, imported now; None for an unknown name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the list of subcommands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-def _remember(name: str) -> Any:
-    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
-        if value is not None:
-            ctx.meta[f"biobank.{name}"] = value
-
-    return callback
+    lines = COMMANDS
+    package = __name__
 
 
 @click.group(
@@ -53,21 +30,21 @@ def _remember(name: str) -> Any:
     "--catalog",
     metavar="URL",
     expose_value=False,
-    callback=_remember("catalog"),
+    callback=remember("catalog"),
     help="Where the catalog is, such as sqlite:///biobank.db.",
 )
 @click.option(
     "--index",
     metavar="URL",
     expose_value=False,
-    callback=_remember("index"),
+    callback=remember("index"),
     help="Where the lineage index is, such as neo4j://neo4j.example.org.",
 )
 @click.option(
     "--broker",
     metavar="URL",
     expose_value=False,
-    callback=_remember("broker"),
+    callback=remember("broker"),
     help="Where RabbitMQ is, such as amqp://rabbitmq.example.org/; user and password come from "
     "RABBITMQ_USER and RABBITMQ_PASSWORD.",
 )
