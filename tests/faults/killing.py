@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from typing import Final
 ROUNDS: Final = int(os.environ.get("BIOBANK_FAULT_ROUNDS", "3"))
 SEED: Final = int(os.environ.get("BIOBANK_FAULT_SEED") or random.randrange(10**6))
 
-# A command that is quicker now than when it was measured ends before it is killed.
+# A command that needs less now than when it was measured ends before it is killed.
 _MISSES_A_ROUND: Final = 4
+_LOOK_EVERY_S: Final = 0.001
 _TIMEOUT_S: Final = 120
 
 
@@ -73,14 +75,12 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"HOME": str(home), "BIOBANK_CATALOG": "sqlite:///c.db", "PYTHONPATH": paths}
 
 
-def _seconds(lab: Lab, *args: str) -> float:
-    start = time.monotonic()
-    lab.run(*args)
-    return time.monotonic() - start
-
-
 class Killer:
-    """Kills commands at moments between the start of their own work and their end."""
+    """Kills commands at moments between the start of their own work and their end.
+
+    A moment is an amount of processor time that the command has used: how far it has come by then
+    does not depend on what else the machine does, as it would for a moment of the clock.
+    """
 
     def __init__(self, name: str) -> None:
         print(f"BIOBANK_FAULT_SEED={SEED}")
@@ -97,22 +97,29 @@ class Killer:
             empty = Lab(Path(folder))
             empty.run("init")
             # The start of Python and its imports: killed there, no command has done anything yet.
-            self._begin_s = _seconds(empty, "status")
-        self._end_s = _seconds(lab, *args)
+            self._begin_s = _processor_s(empty, "status")
+        self._end_s = _processor_s(lab, *args)
         assert self._end_s > self._begin_s, "no work that could be measured"
 
-    def kill(self, lab: Lab, *args: str) -> bool:
-        """Start the command and kill it somewhere on its way; False when it had ended by then."""
+    def kill(self, lab: Lab, *args: str, within_s: float = _TIMEOUT_S) -> bool:
+        """Start the command and kill it somewhere on its way; False when it had ended by then.
+
+        One that waits for others, and so uses no processor, is killed after `within_s` seconds.
+        """
         moment_s = self._chance.uniform(self._begin_s, self._end_s)
         process = lab.start(*args)
-        try:
-            # Little is said, so a full pipe does not hold the command up.
-            process.wait(timeout=moment_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        latest = time.monotonic() + within_s
+        # Little is said, so a full pipe does not hold the command up.
+        while process.poll() is None:
+            if _used_s(process) >= moment_s or time.monotonic() >= latest:
+                process.kill()
+                break
+            time.sleep(_LOOK_EVERY_S)
         _, err = process.communicate(timeout=_TIMEOUT_S)
         if process.returncode == 0:
             self.misses += 1
+            # It needs less than was measured: no later moment would hit either.
+            self._end_s = moment_s
             assert self.misses <= _MISSES_A_ROUND * ROUNDS, f"{self}: hardly a kill hits"
             return False
         assert process.returncode == -9, f"{args}: exit code {process.returncode}\n{err}"
@@ -128,6 +135,20 @@ class Killer:
         moments = " ".join(f"{moment:.2f}" for moment in sorted(self.moments_s))
         return (
             f"{self._name}: {len(self.moments_s)} kills before the end, {self.misses} too late; "
-            f"seed {SEED}; at {moments or '-'} s, work from {self._begin_s:.2f} to "
-            f"{self._end_s:.2f} s"
+            f"seed {SEED}; at {moments or '-'} s of processor time, "
+            f"work from {self._begin_s:.2f} to {self._end_s:.2f} s"
         )
+
+
+def _processor_s(lab: Lab, *args: str) -> float:
+    """The processor time that a command takes; no other child may end meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lab.run(*args)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _used_s(process: subprocess.Popen[str]) -> float:
+    """The processor time that a child, not yet waited for, has used so far, in all its threads."""
+    # What clock_getcpuclockid(3) gives on Linux; Python has it for threads only.
+    return time.clock_gettime((~process.pid << 3) | 2)
