@@ -523,7 +523,7 @@ class LineageContract(ABC):
         assert len(answer.nodes) == 3001
         assert len(answer.edges) == 4000
         # 2**1000 paths: who enumerates them never comes back. The real figure is in benchmarks/.
-        assert took_s < 5
+        assert took_s < 60
 
     def test_waiting_ends_when_the_versions_are_there(self, index):
         index.apply([node("a", version=2)])
