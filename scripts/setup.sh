@@ -85,6 +85,9 @@ fi
 if [[ $goal != services ]]; then
   .venv/bin/python -m tests.servers.setup_galaxy >&2
 fi
+if [[ $goal == test ]]; then
+  .venv/bin/python -m tests.servers.planemo >&2
+fi
 if [[ $goal != demo ]]; then
   .venv/bin/python -c 'from tests.servers.neo4j import jars; jars()' >&2
 fi

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bioblend.galaxy import GalaxyInstance
 
+from tests.servers import tool_catalogs
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 from tests.servers.missing import service_is_missing
@@ -29,9 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.galaxy)
 
 
-def new_galaxy(*, warm_up: bool = True) -> GalaxyServer:
+def new_galaxy(*, warm_up: bool = True, tool_data_tables: Path | None = None) -> GalaxyServer:
     """Return a server that can be started, or skip the test at hand."""
-    server = GalaxyServer(warm_up=warm_up)
+    server = GalaxyServer(warm_up=warm_up, tool_data_tables=tool_data_tables)
     try:
         server.install()
     except (MissingService, subprocess.CalledProcessError) as error:
@@ -41,13 +42,14 @@ def new_galaxy(*, warm_up: bool = True) -> GalaxyServer:
 
 
 @pytest.fixture(scope="session")
-def galaxy() -> Iterator[GalaxyServer]:
+def galaxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalaxyServer]:
     """One Galaxy server for all tests; each test has a user and histories of its own there."""
     running = os.environ.get(_RUNNING_SERVER)
     if running:
         yield GalaxyServer.attach(Path(running))
         return
-    with new_galaxy() as server:
+    tables = tool_catalogs.write_tables(tmp_path_factory.mktemp("tool-data"))
+    with new_galaxy(tool_data_tables=tables) as server:
         yield server
 
 

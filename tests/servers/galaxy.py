@@ -250,18 +250,26 @@ class GalaxyServer:
 
     def add_tool(self, path: Path) -> None:
         """Load one more tool, or one more version of a tool, while the server runs."""
-        root = ElementTree.parse(path).getroot()
-        tool_id, version = root.attrib["id"], root.attrib["version"]
-        path = path.absolute()
-        if path not in self._tools:
-            self._tools.append(path)
+        self.add_tools([path])
+
+    def add_tools(self, paths: Sequence[Path]) -> None:
+        """Load more tools while the server runs; of one whose version is a macro's, any will do."""
+        wanted: dict[str, str] = {}
+        for path in paths:
+            root = ElementTree.parse(path).getroot()
+            wanted[root.attrib["id"]] = root.attrib["version"]
+            if path.absolute() not in self._tools:
+                self._tools.append(path.absolute())
         self._write_tool_list()
         self.reload_tools()
-        self._wait_for(
-            lambda: version in self.tool_versions(tool_id),
-            what=f"the tool {tool_id} {version}",
-            timeout_s=_TOOLBOX_TIMEOUT_S,
-        )
+        for tool_id, version in wanted.items():
+            self._wait_for(
+                lambda tool_id=tool_id, version=version: (  # type: ignore[misc]
+                    version in (known := self.tool_versions(tool_id)) or ("@" in version and known)
+                ),
+                what=f"the tool {tool_id} {version}",
+                timeout_s=_TOOLBOX_TIMEOUT_S,
+            )
 
     def tool_versions(self, tool_id: str) -> list[str]:
         """Return the loaded versions of a tool, sorted; none if Galaxy does not know the tool."""

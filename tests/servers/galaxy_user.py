@@ -92,12 +92,15 @@ class GalaxyUser:
             self.wait_for_jobs(run.job_ids, expect=expect)
         return run
 
-    def wait_for_jobs(self, job_ids: Iterable[str], *, expect: str = "ok") -> None:
-        """Wait until all these jobs have ended, in the state `expect`."""
+    def wait_for_jobs(
+        self, job_ids: Iterable[str], *, expect: str = "ok", timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        """Wait until all these jobs have ended, in the state `expect`; `timeout_s` for each."""
         for job_id in job_ids:
             state = self.wait_for(
                 lambda job_id=job_id: self._final_state(job_id),  # type: ignore[misc]
                 what=f"the end of job {job_id}",
+                timeout_s=timeout_s,
             )
             if state != expect:
                 job = self.client.jobs.show_job(job_id, full_details=True)

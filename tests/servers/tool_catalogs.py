@@ -11,22 +11,55 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
+from biobank_core.catalog.port import Save
+from biobank_core.catalog.registry import open_catalog
 from biobank_core.cli import cli
+from biobank_core.galaxy.reanalysis.arrange import Given
+from biobank_core.galaxy.reanalysis.campaigns import (
+    PlannedCriteria,
+    PlannedItem,
+    PlannedWorkflow,
+    SampleInput,
+    as_json,
+)
+from biobank_core.model.kinds import Campaign, CampaignItem, CampaignState, ItemState, Port
 
 ROOT = Path(__file__).parents[2]
+CATALOGS = "catalogs"
 TOUR = ROOT / "examples" / "tour"
 _STUDY = "V0EFA10142884E5407B493061E68BDB417"
 _ODD_STUDY = 'EMPTY "<b>&'
 _GENOMES = ("T1", "T2", "T3")
 
 
-def table_rows(folder: Path) -> str:
-    """The rows of biobank_catalogs.loc for the catalogs in this folder."""
+def write_tables(folder: Path) -> Path:
+    """Make the three data tables of our tools in a folder; the file that Galaxy is to read.
+
+    The catalogs that they name are below the same folder; `prepare` makes them.
+    """
+    sample = (ROOT / "tool_data" / "tool_data_table_conf.xml.sample").read_text()
+    for table in ("catalogs", "studies", "devices"):
+        (folder / f"biobank_{table}.loc").write_text("")
+    (folder / "biobank_catalogs.loc").write_text(_table_rows(folder / CATALOGS))
+    tables = folder / "tool_data_table_conf.xml"
+    tables.write_text(sample.replace("tool-data/", f"{folder}/"))
+    return tables
+
+
+def folder_of(galaxy_folder: Path) -> Path | None:
+    """Where a running Galaxy's tables say that the catalogs are; None if it has no such tables."""
+    settings = json.loads((galaxy_folder / "config" / "galaxy.yml").read_text())["galaxy"]
+    rows = Path(settings["tool_data_table_config_path"]).with_name("biobank_catalogs.loc")
+    return rows.parent / CATALOGS if rows.exists() else None
+
+
+def _table_rows(folder: Path) -> str:
     files = folder / "files"
     return "".join(
         f"{name}\tThe catalog {name!r} of the tests\tsqlite:///{folder}/{name}.db\t\t{files}\n"
@@ -52,6 +85,7 @@ def prepare(folder: Path) -> None:
             _biobank(folder, name, "register", kind, file, "--study", "KPN")
     _biobank(folder, "test", "load", "analyses.jsonl")
     _biobank(folder, "test", "load", "files.jsonl")
+    _add_campaigns(folder)
     _biobank(folder, "test", "consent", "withdraw", "KPN:KP-02", "--date", "2024-06-30")
 
 
@@ -80,6 +114,47 @@ def _data(folder: Path) -> Iterator[dict[str, Any]]:
     ):
         yield {"kind": "DataSample", "vid": _vid(label), "label": label, "study": _STUDY}
         yield _file(_vid(label), path, "0" * 64)
+
+
+def _add_campaigns(folder: Path) -> None:
+    """A campaign that typed T2 again, and one without samples."""
+    lines = [json.loads(line) for line in (TOUR / "analyses.jsonl").read_text().splitlines()]
+    old, new = (line["vid"] for line in lines if line.get("label", "").startswith("T2 typing"))
+    (source,) = (line["vid"] for line in lines if line.get("label") == "T2.fna")
+    with open_catalog(f"sqlite:///{folder}/test.db") as catalog:
+        (tube,) = catalog.find("Tube", {"label": "T2"})
+        workflow = PlannedWorkflow(
+            name="typing",
+            source="a file",
+            document={},
+            tools=(),
+            sample_input=SampleInput(index=0, label="genome", collection_type=None),
+        )
+        campaigns = [
+            Campaign(
+                vid=_vid(f"campaign {label}"),
+                label=label,
+                study=_STUDY,
+                state=CampaignState.FINISHED,
+                created=datetime(2026, 1, 1, tzinfo=UTC),
+                criteria=as_json(PlannedCriteria(asked={"study": _STUDY})),
+                workflow=as_json(workflow),
+                galaxy_server="127.0.0.1",
+            )
+            for label in ("finished", "without samples")
+        ]
+        item = CampaignItem(
+            vid=_vid("item"),
+            campaign=campaigns[0].vid,
+            sample=tube.object.vid,
+            sample_label="T2",
+            reason="a new release",
+            old=(Port(role="report", object=old),),
+            new=(Port(role="typed", object=new),),
+            state=ItemState.OK,
+            planned=as_json(PlannedItem(given=Given(name="T2", data=source))),
+        )
+        catalog.commit([Save(object=obj) for obj in (*campaigns, item)], by="test")
 
 
 def _file(sample: str, path: Path, sha256: str) -> dict[str, Any]:
