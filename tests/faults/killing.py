@@ -91,35 +91,48 @@ class Killer:
         self.moments_s: list[float] = []
         self.misses = 0
 
-    def measure(self, lab: Lab, *args: str) -> None:
-        """Run the command undisturbed, to know when it works."""
+    def measure(self, lab: Lab, *args: str, idle: Lab | None = None) -> None:
+        """Run the command undisturbed, to know when it works.
+
+        `idle`: a lab whose catalog is made and empty, where that is not a file.
+        """
         with tempfile.TemporaryDirectory() as folder:
-            empty = Lab(Path(folder))
-            empty.run("init")
+            empty = idle or Lab(Path(folder))
+            if idle is None:
+                empty.run("init")
             # The start of Python and its imports: killed there, no command has done anything yet.
             self._begin_s = _processor_s(empty, "status")
         self._end_s = _processor_s(lab, *args)
         assert self._end_s > self._begin_s, "no work that could be measured"
 
-    def kill(self, lab: Lab, *args: str, within_s: float = _TIMEOUT_S) -> bool:
+    def kill(
+        self, lab: Lab, *args: str, within_s: float = _TIMEOUT_S, linger_s: float = 0.0
+    ) -> bool:
         """Start the command and kill it somewhere on its way; False when it had ended by then.
 
         One that waits for others, and so uses no processor, is killed after `within_s` seconds.
+        With `linger_s` the kill comes up to so many seconds later: so it also hits while the
+        command waits for its server.
         """
         moment_s = self._chance.uniform(self._begin_s, self._end_s)
+        linger_s = self._chance.uniform(0, linger_s)
         process = lab.start(*args)
         latest = time.monotonic() + within_s
+        reached = False
         # Little is said, so a full pipe does not hold the command up.
         while process.poll() is None:
             if _used_s(process) >= moment_s or time.monotonic() >= latest:
+                reached = True
+                time.sleep(linger_s)
                 process.kill()
                 break
             time.sleep(_LOOK_EVERY_S)
         _, err = process.communicate(timeout=_TIMEOUT_S)
         if process.returncode == 0:
             self.misses += 1
-            # It needs less than was measured: no later moment would hit either.
-            self._end_s = moment_s
+            if not reached:
+                # It needs less than was measured: no later moment would hit either.
+                self._end_s = moment_s
             assert self.misses <= _MISSES_A_ROUND * ROUNDS, f"{self}: hardly a kill hits"
             return False
         assert process.returncode == -9, f"{args}: exit code {process.returncode}\n{err}"

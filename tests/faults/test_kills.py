@@ -14,7 +14,7 @@ from biobank_core.errors import InputError
 from tests.faults.compared import by_names, dump_and_digest
 from tests.faults.galaxy_over_http import served
 from tests.faults.killing import SEED, Killer, Lab
-from tests.unit.scripted_galaxy import ScriptedGalaxy, end
+from tests.unit.scripted_galaxy import chained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -104,21 +104,9 @@ def test_a_killed_rebuild(killer: Killer, lab: Lab, index: str | None) -> None:
 
 
 def test_a_killed_record(killer: Killer, tmp_path: Path) -> None:
-    galaxy = ScriptedGalaxy()
-    # Each job takes what two earlier ones made, and every seventh fails.
-    for number in range(JOBS):
-        earlier = {number - 1, number // 2 - 1} - {-1, number}
-        galaxy.add(
-            f"j{number}",
-            number,
-            state="error" if number % 7 == 6 else "ok",
-            parameters={"threshold": number % 5},
-            inputs=tuple(end(f"in{one}", one) for one in sorted(earlier) if one >= 0),
-            outputs=(end("out", number), end("log", number + JOBS)),
-        )
     folder = tmp_path / "lab"
     folder.mkdir()
-    with served(galaxy) as url:
+    with served(chained(JOBS)) as url:
         lab = Lab(folder, {"GALAXY_URL": url, "GALAXY_API_KEY": "key"})
         # One name whatever the port.
         command = ("record", "--galaxy-name", "galaxy")

@@ -76,25 +76,30 @@ class Answer:
 
 @dataclass
 class Lab:
-    """A study whose samples were typed with the old release, recorded in a catalog of its own."""
+    """A study whose samples were typed with the old release, recorded in a catalog of its own.
+
+    `settings`: what is in the environment besides, such as another catalog than the folder's file.
+    """
 
     user: GalaxyUser
     folder: Path
     url: str
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     samples: dict[str, str] = field(default_factory=dict)
     workflow: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
         """What the command line is run with."""
-        return dict(
-            os.environ,
-            BIOBANK_CATALOG=f"sqlite:///{self.folder}/lab.db",
-            GALAXY_URL=self.url,
-            GALAXY_API_KEY=self.user.key,
-            PYTHONPATH=str(PROJECT),
-            XDG_STATE_HOME=str(self.folder / "state"),
-        )
+        return {
+            **os.environ,
+            "BIOBANK_CATALOG": f"sqlite:///{self.folder}/lab.db",
+            "GALAXY_URL": self.url,
+            "GALAXY_API_KEY": self.user.key,
+            "PYTHONPATH": str(PROJECT),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            **self.settings,
+        }
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `biobank ARGUMENTS`; the caller waits for it."""

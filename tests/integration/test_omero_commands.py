@@ -17,13 +17,24 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "examples" / "tour"
+TABLES = {
+    "root.tsv": "label\nROOT\n",
+    "leaf.tsv": "label\tsource\tcategory\nLEAF\tROOT\tALIQUOTING\n",
+    "circle.tsv": "label\tsource\tcategory\nROOT\tLEAF\tALIQUOTING\n",
+}
 COMMANDS = (
     ("init",),
     ("register", "Study", "studies.tsv"),
     ("register", "Individual", "individuals.tsv", "--study", "KPN"),
     ("register", "Consent", "consents.tsv", "--study", "KPN"),
+    ("register", "Tube", "tubes.tsv", "--study", "KPN", "--dry-run"),
     ("register", "Tube", "tubes.tsv", "--study", "KPN"),
     ("register", "Tube", "tubes.tsv", "--study", "KPN"),
+    # Would make a tube from what was made of it.
+    ("register", "Tube", "root.tsv", "--study", "KPN"),
+    ("register", "Tube", "leaf.tsv", "--study", "KPN"),
+    ("register", "Tube", "circle.tsv", "--study", "KPN", "--dry-run"),
+    ("register", "Tube", "circle.tsv", "--study", "KPN"),
     ("load", "analyses.jsonl"),
     ("load", "analyses.jsonl"),
     ("lineage", "KPN:KP-01"),
@@ -69,6 +80,8 @@ def test_the_commands_of_the_tour_say_the_same_on_omero(
     from tests.contract.omero_groups import make_group
 
     shutil.copytree(TOUR, tmp_path / "tour")
+    for name, text in TABLES.items():
+        (tmp_path / "tour" / name).write_text(text)
     group = make_group(omero_lab)
     common = {
         name: value

@@ -24,6 +24,7 @@ _OMERO = (
     "tests/conformance/",
     "tests/contract/test_catalog_omero",
     "tests/integration/test_omero_",
+    "tests/faults/test_omero_",
 )
 # Tests that start a server for themselves alone.
 _NOT_SHARING = "tests/integration/own_server/"

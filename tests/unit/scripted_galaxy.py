@@ -134,3 +134,19 @@ class ScriptedGalaxy:
     def history(self, history_id: str) -> HistoryRecord:
         self.asked.append(f"history {history_id}")
         return self.histories.get(history_id, HistoryRecord(id=history_id))
+
+
+def chained(jobs: int) -> ScriptedGalaxy:
+    """So many jobs; each takes what two earlier ones made, and every seventh fails."""
+    galaxy = ScriptedGalaxy()
+    for number in range(jobs):
+        earlier = {number - 1, number // 2 - 1} - {-1, number}
+        galaxy.add(
+            f"j{number}",
+            number,
+            state="error" if number % 7 == 6 else "ok",
+            parameters={"threshold": number % 5},
+            inputs=tuple(end(f"in{one}", one) for one in sorted(earlier) if one >= 0),
+            outputs=(end("out", number), end("log", number + jobs)),
+        )
+    return galaxy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,6 +159,7 @@ class Session:
         Raises UnreachableError when it does not come back.
         """
         self.refuse_closed()
+        former = self._own_uuid()
         self._let_go()
         until = time.monotonic() + _REOPEN_S
         pause = 0.2
@@ -172,7 +174,19 @@ class Session:
             else:
                 self._finalizer.detach()
                 self._finalizer = weakref.finalize(self, _end, [self._client])
+                if former is not None:
+                    # Over a connection that is gone it could not be told to end.
+                    quietly(functools.partial(self._client.destroySession, former))
                 return
+
+    def _own_uuid(self) -> str | None:
+        """The session that we opened ourselves, if it is known."""
+        if self._client is None or self._account.session_key is not None:
+            return None
+        try:
+            return str(self._client.getSessionId())
+        except (Ice.Exception, omero.ClientError):
+            return None
 
     def _open(self) -> None:
         self.round_trips += 1
