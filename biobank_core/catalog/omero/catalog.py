@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from biobank_core.catalog.checks import Write, prepare
+from biobank_core.catalog.checks import Write, check, prepare
 from biobank_core.catalog.omero import feed, finding, removal
 from biobank_core.catalog.omero.commit import Writer
 from biobank_core.catalog.omero.damage import damage
@@ -83,6 +83,14 @@ class OmeroCatalog(Catalog):
         if unit.deletes and len(self._known_logs()) > 1:
             self._bury_copies(log, receipt, by=by)
         return receipt
+
+    def rehearse(self, changes: Sequence[Change]) -> None:
+        """Raises what `commit` would raise of these now; saves nothing."""
+        self._session.refuse_closed()
+        unit = prepare(changes)
+        self._held_kinds()
+        self._groups.log_of(unit, self._known_logs(), self._scope)
+        check(unit, Rows(self._scope))
 
     def _bury_copies(self, log: Log, receipt: Receipt, *, by: str) -> None:
         """Delete the copies that other groups hold of what was deleted."""
