@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from biobank_core.catalog.port import Catalog, ChangeKind, CommittedUnit, Position
 from biobank_core.errors import BiobankError, ConfigurationError
-from biobank_core.lineage.projection import in_graph, project
+from biobank_core.lineage.projection import in_graph, project_all
 from sync_service import messages, topology
 from sync_service.broker import Outgoing, Session
 from sync_service.metrics import Metrics
@@ -167,14 +167,9 @@ class Relay:
         return ended
 
     def _outgoing(self, catalog: Catalog, wanted: _Wanted) -> Iterator[Outgoing]:
-        found = catalog.get({vid for _, vid in wanted})
         sent = 0
-        for (name, vid), unit in wanted.items():
-            if vid not in found:
-                continue
-            event = project(found[vid].object, version=found[vid].version, log=name)
-            if event is None:
-                continue
+        for event in project_all(catalog, wanted):
+            unit = wanted[event.log, event.vid]
             body = messages.encode(
                 event,
                 unit=f"{unit.log}/{unit.number}",

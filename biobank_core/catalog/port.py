@@ -59,11 +59,15 @@ class Versioned:
 class Receipt:
     """What a unit did: the new version of each object, in the order of the changes.
 
-    `position` is where the feed stands after it; `lineage.wait` takes the receipt.
+    `position` is where the feed stands after it; `lineage.wait` takes the receipt. `log` is the
+    one that the versions count in, as in the feed (None: not known), `others` the receipts of
+    units that other logs had to get with it.
     """
 
     versions: Mapping[str, int]
     position: Position
+    log: str | None = None
+    others: tuple[Receipt, ...] = ()
 
 
 class ChangeKind(Enum):
@@ -140,6 +144,27 @@ class Removable(Protocol):
         """Remove all of it; `advance` is told how many were removed since the last call."""
 
 
+class Watch(Protocol):
+    """Looks again and again at what other programs do to a catalog; see `Watchable`."""
+
+    def reconcile(self) -> list[Drift]:
+        """Compare all of the catalog with its log: what is wrong, and what is damaged."""
+
+    def look(self) -> list[Drift]:
+        """What is known to be wrong now, by what the server itself logged since the last look.
+
+        A damaged log is a Drift without a VID.
+        """
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A catalog on a server that tells what other programs do there."""
+
+    def watch(self) -> Watch:
+        """Begin to watch; what was done before is found by `reconcile`."""
+
+
 class Catalog(ABC):
     """The port. Every method raises errors of biobank_core.errors only.
 
@@ -199,6 +224,14 @@ class Catalog(ABC):
 
         A deleted one comes as its Tombstone.
         """
+
+    def get_in(self, log: str, vids: Iterable[str]) -> dict[str, Versioned]:
+        """The same as `get`, as this log of the feed has them.
+
+        An object may stand in several logs, in versions of their own; one that was moved from one
+        to another is a Tombstone where it was.
+        """
+        return self.get(vids)
 
     @abstractmethod
     def find(self, kind: str, where: Mapping[str, Any] | None = None) -> Iterator[Versioned]:

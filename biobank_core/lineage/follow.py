@@ -21,7 +21,7 @@ from biobank_core.catalog.port import Catalog, CommittedUnit, Position, Versione
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.in_place import RebuiltInPlace, rebuild_in_place
 from biobank_core.lineage.port import LineageIndex, Needed, Refusal
-from biobank_core.lineage.projection import in_graph, project
+from biobank_core.lineage.projection import in_graph, project, project_all
 
 # Objects of one batch, and of one transaction of a catch-up.
 BATCH: Final = 5_000
@@ -52,9 +52,10 @@ Change: TypeAlias = tuple[tuple[str, str], int]
 class Pending:
     """What an index lacks of the feed, now.
 
-    `changes` that are neither applied nor refused, in `units` commits, the `oldest` of that time;
-    `refused`: the standing refusals that nobody discarded (whatever the `checked` mark says of
-    them). `settled` is how far everything is applied or refused: what `checked` may become.
+    `changes` that are neither applied nor refused, in `units` commits, the `oldest` of that time
+    (whose dead letter was sent again also where the `checked` mark has passed it, as a commit each);
+    `refused`: the standing refusals that nobody discarded or sent again (whatever the `checked` mark
+    says of them). `settled` is how far everything is applied or refused: what `checked` may become.
     """
 
     changes: int
@@ -75,8 +76,10 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     changes = units = 0
     oldest: datetime | None = None
     blocked: set[str] = set()
+    counted: set[Change] = set()
     for some in unit_batches(catalog.changes(settled)):
         missed = lacking(index, some)
+        counted |= missed
         for unit in some:
             missing = sum(change in missed for change in _changes_of(unit))
             if missing:
@@ -92,7 +95,15 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
         for log, number in head.items()
         if log not in blocked
     )
-    refused = [refusal for refusal in index.refused().values() if not refusal.discarded]
+    refused = []
+    for key, refusal in index.refused().items():
+        if refusal.sent_again:
+            if (key, refusal.version) not in counted:
+                changes += 1
+                units += 1
+                oldest = refusal.time if oldest is None else min(oldest, refusal.time)
+        elif not refusal.discarded:
+            refused.append(refusal)
     refused.sort(key=lambda refusal: (refusal.time, refusal.vid))
     return Pending(changes, units, oldest, tuple(refused), settled)
 
@@ -115,8 +126,11 @@ def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> 
     head = dict(catalog.head())
     for refusal in index.refused().values():
         if not refusal.discarded:
-            # Raises, unless it was applied meanwhile.
-            index.wait_for({(refusal.log, refusal.vid): refusal.version}, timeout_s=timeout_s)
+            # Raises, unless it was sent again or applied meanwhile.
+            index.wait_for(
+                {(refusal.log, refusal.vid): refusal.version},
+                timeout_s=max(0.0, give_up_at - time.monotonic()),
+            )
     for some in unit_batches(catalog.changes(index.checked())):
         needed: dict[tuple[str | None, str], int] = {}
         for unit in some:
@@ -156,7 +170,7 @@ def lacking(index: LineageIndex, units: list[CommittedUnit]) -> set[Change]:
         found = {
             (key, version)
             for key, version in found
-            if key not in refused or refused[key].version < version
+            if key not in refused or refused[key].sent_again or refused[key].version < version
         }
     return found
 
@@ -256,13 +270,7 @@ def _events(catalog: Catalog, log: str, advance: Callable[[int], None]) -> Itera
 def _take_in(
     catalog: Catalog, index: LineageIndex, wanted: list[tuple[str, str]], position: Position
 ) -> int:
-    found = catalog.get({vid for _, vid in wanted})
-    events = []
-    for log, vid in wanted:
-        if vid in found:
-            event = project(found[vid].object, version=found[vid].version, log=log)
-            if event is not None:
-                events.append(event)
+    events = list(project_all(catalog, wanted))
     assert isinstance(index, KeepsPosition)  # checked by catch_up
     with index.transaction():
         index.apply(events)

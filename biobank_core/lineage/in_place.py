@@ -15,7 +15,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from biobank_core.catalog.port import Catalog, Position, Versioned
 from biobank_core.lineage.events import IndexEvent
-from biobank_core.lineage.projection import in_graph, project
+from biobank_core.lineage.projection import in_graph, project, project_all
 from biobank_core.model.registry import is_a
 
 # Objects of one transaction.
@@ -154,19 +154,9 @@ def _from_feed(
     for unit in catalog.changes({}):
         wanted.update(dict.fromkeys((unit.log, change.vid) for change in unit.changes))
         if len(wanted) >= BATCH:
-            yield _projected(catalog, list(wanted)), progress, len(wanted)
+            yield list(project_all(catalog, wanted)), progress, len(wanted)
             wanted.clear()
-    yield _projected(catalog, list(wanted)), progress, len(wanted)
-
-
-def _projected(catalog: Catalog, wanted: list[tuple[str, str]]) -> list[IndexEvent]:
-    found = catalog.get({vid for _, vid in wanted})
-    events = (
-        project(found[vid].object, version=found[vid].version, log=log)
-        for log, vid in wanted
-        if vid in found
-    )
-    return [event for event in events if event is not None]
+    yield list(project_all(catalog, wanted)), progress, len(wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """This state of an object could not be taken in and was set aside as a dead letter.
 
     `time` is when. `discarded`: somebody decided that it never will be taken in; it is no longer
-    counted, but who waits for it is still told at once.
+    counted, but who waits for it is still told at once. `sent_again`: its dead letter was replayed,
+    so it is pending, wherever the `checked` mark is, and who waits for it waits; `time` is then
+    that of the commit.
     """
 
     log: str
@@ -117,6 +119,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str
     time: datetime
     discarded: bool = False
+    sent_again: bool = False
 
 
 # A version of an object in one log; with None in place of the log, in any.
@@ -244,7 +247,8 @@ class LineageIndex(ABC):
     def refuse(self, refusals: Sequence[Refusal]) -> None:
         """Remember that these states were set aside; of one (log, VID) the greatest version stays.
 
-        Of equal versions the later call counts: so a refusal becomes a discarded one. `apply` of an
+        Of equal versions the later call counts: so a refusal becomes a discarded one, or
+        one that is sent again. `apply` of an
         equal or greater version in that log ends a refusal, also when the ledger held it already;
         `clear` ends all. Nothing of this is in the digest. Long reasons are shortened. Raises
         InputError for a VID that is none.
@@ -258,8 +262,7 @@ class LineageIndex(ABC):
     def forget_refusals(self, refusals: Iterable[Refusal]) -> None:
         """End the refusals of these (log, VID), unless of a greater version than the one given.
 
-        For a dead letter that is sent again: who waits for it waits again. `checked` stays; what
-        it has passed is no longer counted as pending.
+        `checked` stays; what it has passed is no longer counted as pending.
         """
 
     def wait(self, receipt: Receipt, *, timeout_s: float) -> None:
@@ -267,11 +270,12 @@ class LineageIndex(ABC):
 
         Raises RefusedError as soon as one of them is known to be refused, TimeoutExceededError.
         """
-        # A unit is of one log; a receipt whose position names several does not say which.
-        log = next(iter(receipt.position)) if len(receipt.position) == 1 else None
-        self.wait_for(
-            {(log, vid): version for vid, version in receipt.versions.items()}, timeout_s=timeout_s
-        )
+        needed: dict[tuple[str | None, str], int] = {}
+        for one in (receipt, *receipt.others):
+            # A unit is of one log; a position that names several does not say which.
+            log = one.log or (next(iter(one.position)) if len(one.position) == 1 else None)
+            needed.update(((log, vid), version) for vid, version in one.versions.items())
+        self.wait_for(needed, timeout_s=timeout_s)
 
     def wait_for(self, needed: Needed, *, timeout_s: float) -> None:
         """Until all of these versions, or later ones, are applied. Raises as `wait`."""
@@ -307,6 +311,8 @@ class LineageIndex(ABC):
 
     def _stop_if_refused(self, missing: Needed) -> None:
         for (log, vid), refusal in self.refused({vid for _, vid in missing}).items():
+            if refusal.sent_again:
+                continue
             version = missing.get((log, vid), missing.get((None, vid)))
             if version is not None and version <= refusal.version:
                 raise RefusedError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from biobank_core.catalog.port import Catalog
 from biobank_core.lineage.events import (
     ActionEvent,
     DeviceEvent,
@@ -25,6 +27,18 @@ from biobank_core.model.registry import is_a, is_node
 
 # Kinds that the graph holds and that are no nodes.
 _NO_NODES: Final = ("Action", "Device", "Supersession")
+
+
+def project_all(catalog: Catalog, wanted: Iterable[tuple[str, str]]) -> Iterator[IndexEvent]:
+    """The events of these objects, given as (log, VID): each as that log has it now."""
+    by_log: dict[str, list[str]] = {}
+    for log, vid in wanted:
+        by_log.setdefault(log, []).append(vid)
+    for log, vids in by_log.items():
+        for found in catalog.get_in(log, vids).values():
+            event = project(found.object, version=found.version, log=log)
+            if event is not None:
+                yield event
 
 
 def project(obj: Object, *, version: int, log: str) -> IndexEvent | None:

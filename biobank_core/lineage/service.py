@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -306,10 +306,15 @@ class Lineage:
 
     def _in_graph(self, receipt: Receipt) -> Receipt:
         """The part of a receipt that the graph holds: a Study's VID would never come."""
-        found = self._catalog.get(receipt.versions)
+        everything = {*receipt.versions, *(vid for one in receipt.others for vid in one.versions)}
+        found = self._catalog.get(everything)
+        return self._known_of(receipt, found)
+
+    def _known_of(self, receipt: Receipt, found: Mapping[str, Versioned]) -> Receipt:
         versions = {
             vid: version
             for vid, version in receipt.versions.items()
             if vid in found and project(found[vid].object, version=version, log="") is not None
         }
-        return Receipt(versions, receipt.position)
+        others = tuple(self._known_of(one, found) for one in receipt.others)
+        return replace(receipt, versions=versions, others=others)

@@ -50,6 +50,13 @@ class OwnGroup:
         with self.lab.login_as(member.name, member.password, self.name) as client:
             yield client
 
+    @contextmanager
+    def gateway(self, number: int = 0) -> Iterator[Any]:
+        """A BlitzGateway, logged in as one of the members."""
+        member = self.members[number]
+        with self.lab.gateway_as(member.name, member.password, self.name) as gateway:
+            yield gateway
+
 
 def make_group(lab: OmeroLab, kind: str = READ_ANNOTATE, *, members: int = 1) -> OwnGroup:
     """A new group of this kind and its members, the first of them its owner."""

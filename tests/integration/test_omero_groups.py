@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from biobank_core.catalog.port import Catalog, Delete, Save
+from biobank_core.catalog.port import Catalog, ChangeKind, Delete, Save, Watchable
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.errors import InputError, NotPermittedError
 from biobank_core.model.ids import new_vid
@@ -195,11 +195,107 @@ def test_a_catalog_of_two_groups_saves_each_unit_with_its_study(group_of: MakeGr
         assert isinstance(catalog.get([tool.vid])[tool.vid].object, Tombstone)
 
 
-def test_an_object_that_was_moved_to_another_group_is_told_and_comes_back_with_it(
-    group_of: MakeGroup,
-) -> None:
+def moved(group: OwnGroup, member: Member, vid: str, target: int) -> None:
+    """Move an object's annotation, as an administrator's client would."""
     from omero.cmd import Chgrp2
 
+    everywhere = {"omero.group": "-1"}
+    with group.lab.login_as(member.name, member.password) as client:
+        hql = "select a.id from MapAnnotation a where a.name = :name and a.ns like '%/object/%'"
+        numbers = [row[0].val for row in client.query.projection(hql, parameters(vid), everywhere)]
+        request = Chgrp2(targetObjects={"Annotation": numbers}, groupId=target)
+        client.submit(request, everywhere)
+
+
+@pytest.fixture
+def two_groups(group_of: MakeGroup) -> tuple[OwnGroup, OwnGroup]:
+    """Two groups with a catalog each, and an account that owns both."""
+    from tests.contract.omero_groups import join
+
+    one, two = group_of(READ_ANNOTATE, 2), group_of(READ_ANNOTATE, 1)
+    join(two, one.members[0], owner=True)
+    for group in (one, two):
+        with opened(group.url, one.members[0], create=True):
+            pass
+    return one, two
+
+
+def test_a_moved_object_is_found_by_the_watcher_saved_there_and_leaves_where_it_was(
+    two_groups: tuple[OwnGroup, OwnGroup],
+) -> None:
+    one, two = two_groups
+    both = one.members[0]
+    url = f"{one.url}&group={two.name}"
+    with opened(url, both) as catalog:
+        study = Study(vid=new_vid(), label="KPN", description="é" * 5000)
+        catalog.commit([Save(object=study)], by="both")
+        first = tube(study, "T1")
+        catalog.commit([Save(object=first)], by="both")
+        renamed = msgspec.structs.replace(first, label="T2")
+        catalog.commit([Save(object=renamed, based_on=1)], by="both")
+        assert isinstance(catalog, Watchable)
+        watch = catalog.watch()
+        assert watch.reconcile() == []
+        old = next(iter(catalog.head()))
+        moved(one, both, first.vid, two.id)
+        told = [found.detail for found in watch.look()]
+        assert len(told) == 2
+        assert all("was moved" in detail for detail in told)
+        done = [found.detail.rpartition("; ")[2] for found in catalog.drift(repair=True)]
+        assert done == ["it was saved there", "it left this group"]
+        assert (list(catalog.drift()), watch.look()) == ([], [])
+        units = list(catalog.changes({}))
+        new = next(unit.log for unit in units if unit.log != old)
+        told_now = [
+            (unit.log, change.version, change.change)
+            for unit in units
+            for change in unit.changes
+            if change.vid == first.vid
+        ]
+        assert sorted(told_now, key=lambda change: change[1]) == [
+            (old, 1, ChangeKind.SAVED),
+            (old, 2, ChangeKind.SAVED),
+            (old, 3, ChangeKind.DELETED),
+            (new, 4, ChangeKind.SAVED),
+        ]
+        # It is there, once, whatever it is looked for by; each log has it as it should.
+        assert catalog.get([first.vid])[first.vid].object == renamed
+        assert [found.object for found in catalog.find("Tube", {"label": "T2"})] == [renamed]
+        assert list(catalog.find("Tombstone")) == []
+        assert catalog.count() == {"Study": 1, "Tube": 1}
+        assert isinstance(catalog.get_in(old, [first.vid])[first.vid].object, Tombstone)
+        assert catalog.get_in(new, [first.vid])[first.vid].object == renamed
+        # And it lives on: changed and deleted where it is now.
+        again = msgspec.structs.replace(renamed, label="T3")
+        receipt = catalog.commit([Save(object=again, based_on=4)], by="both")
+        assert (receipt.log, receipt.versions) == (new, {first.vid: 5})
+        catalog.commit([Delete(vid=first.vid, based_on=5)], by="both")
+        assert catalog.count() == {"Study": 1, "Tombstone": 1}
+        assert list(catalog.drift()) == []
+    with as_member(one, 1) as catalog:
+        assert isinstance(catalog.get([first.vid])[first.vid].object, Tombstone)
+        assert all(entry.object is None for entry in catalog.history(first.vid))
+
+
+def test_a_copy_that_was_moved_is_made_again(two_groups: tuple[OwnGroup, OwnGroup]) -> None:
+    one, two = two_groups
+    both = one.members[0]
+    with opened(f"{one.url}&group={two.name}", both) as catalog:
+        tool = SoftwareProgram(vid=new_vid(), label="kleborate", release="1")
+        catalog.commit([Save(object=tool)], by="both")
+        moved(one, both, tool.vid, two.id)
+        assert len(list(catalog.drift())) == 2
+        list(catalog.drift(repair=True))
+        assert list(catalog.drift()) == []
+        assert catalog.get([tool.vid])[tool.vid].object == tool
+        assert catalog.count() == {"SoftwareProgram": 1}
+    with as_member(one, 1) as catalog:
+        assert catalog.get([tool.vid])[tool.vid].object == tool
+
+
+def test_an_object_moved_to_where_no_catalog_is_is_told_and_comes_back_with_it(
+    group_of: MakeGroup,
+) -> None:
     from tests.contract.omero_groups import join
 
     one, two = group_of(READ_ANNOTATE, 1), group_of(READ_ANNOTATE, 1)
@@ -208,28 +304,18 @@ def test_an_object_that_was_moved_to_another_group_is_told_and_comes_back_with_i
     with opened(one.url, both, create=True) as catalog:
         study = Study(vid=new_vid(), label="KPN")
         catalog.commit([Save(object=study)], by="both")
-        moved = tube(study)
-        catalog.commit([Save(object=moved)], by="both")
-    with opened(two.url, both, create=True):
-        pass
-
-    def move(target: int) -> None:
-        with one.lab.login_as(both.name, both.password) as client:
-            hql = "select a.id from MapAnnotation a where a.name = :name"
-            everywhere = {"omero.group": "-1"}
-            [row] = client.query.projection(hql, parameters(moved.vid), everywhere)
-            request = Chgrp2(targetObjects={"Annotation": [row[0].val]}, groupId=target)
-            client.submit(request, everywhere)
-
-    move(two.id)
-    with opened(f"{one.url}&group={two.name}", both) as catalog:
-        details = [found.detail for found in catalog.drift()]
-        assert len(details) == 2
-        assert any("another group" in detail for detail in details)
-    move(one.id)
+        first = tube(study)
+        catalog.commit([Save(object=first)], by="both")
+    moved(one, both, first.vid, two.id)
+    for url in (one.url, f"{one.url}&group={two.name}"):
+        with opened(url, both) as catalog:
+            details = [found.detail for found in catalog.drift(repair=True)]
+            assert details
+            assert all("was moved" in detail and "not mended" in detail for detail in details)
+    moved(one, both, first.vid, one.id)
     with opened(one.url, both) as catalog:
         assert list(catalog.drift()) == []
-        assert catalog.get([moved.vid])[moved.vid].object == moved
+        assert catalog.get([first.vid])[first.vid].object == first
 
 
 def parameters(name: str) -> object:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from biobank_core.catalog.checks import Write, check, prepare
@@ -15,6 +17,7 @@ from biobank_core.catalog.omero.log import Log, roots
 from biobank_core.catalog.omero.names import KIND, SCHEMA_VERSION
 from biobank_core.catalog.omero.rows import Found, Rows, Scope
 from biobank_core.catalog.omero.session import Session
+from biobank_core.catalog.omero.watching import Watcher
 from biobank_core.catalog.port import (
     Catalog,
     Change,
@@ -33,6 +36,8 @@ from biobank_core.model.registry import remember_kind, with_subkinds
 
 # Who is written into the history for what `verify --repair` does; OMERO itself notes the account.
 _REPAIR: Final = "biobank verify --repair"
+# How often a catalog that stays open looks whether there are other logs now.
+_NEW_LOGS_S: Final = 15.0
 
 
 class OmeroCatalog(Catalog):
@@ -43,6 +48,7 @@ class OmeroCatalog(Catalog):
         self._groups: Final = Groups(session)
         self._scope: Final = Scope(session, self._groups.ids)
         self._logs: list[Log] | None = None
+        self._looked_at = time.monotonic()
         self._kinds: set[str] | None = None
 
     @property
@@ -81,7 +87,7 @@ class OmeroCatalog(Catalog):
         log = self._groups.log_of(unit, self._known_logs(), self._scope)
         receipt = Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
         if unit.deletes and len(self._known_logs()) > 1:
-            self._bury_copies(log, receipt, by=by)
+            return replace(receipt, others=tuple(self._bury_copies(log, receipt, by=by)))
         return receipt
 
     def rehearse(self, changes: Sequence[Change]) -> None:
@@ -92,7 +98,7 @@ class OmeroCatalog(Catalog):
         self._groups.log_of(unit, self._known_logs(), self._scope)
         check(unit, Rows(self._scope))
 
-    def _bury_copies(self, log: Log, receipt: Receipt, *, by: str) -> None:
+    def _bury_copies(self, log: Log, receipt: Receipt, *, by: str) -> Iterator[Receipt]:
         """Delete the copies that other groups hold of what was deleted."""
         gone = self._scope.get(receipt.versions)
         for other in self._known_logs():
@@ -109,12 +115,21 @@ class OmeroCatalog(Catalog):
                         rows.put(one)
                     return [_burial(gone[one.vid], one) for one in left]
 
-                Writer(self._scope, other, self._held_kinds(), by=by).force(plan)
+                yield Writer(self._scope, other, self._held_kinds(), by=by).force(plan)
 
     def get(self, vids: Iterable[str]) -> dict[str, Versioned]:
         self._session.refuse_closed()
         self._held_kinds()
         return self._scope.get(vids)
+
+    def get_in(self, log: str, vids: Iterable[str]) -> dict[str, Versioned]:
+        logs = self._known_logs()
+        if len(logs) == 1:
+            return self.get(vids)
+        self._session.refuse_closed()
+        self._held_kinds()
+        groups = {one.group for one in logs if one.identity == log}
+        return Scope(self._session, sorted(groups)).get(vids) if groups else {}
 
     def find(self, kind: str, where: Mapping[str, Any] | None = None) -> Iterator[Versioned]:
         self._session.refuse_closed()
@@ -149,6 +164,7 @@ class OmeroCatalog(Catalog):
 
     def head(self) -> Position:
         self._session.refuse_closed()
+        self._look_for_new_logs()
         return feed.head(self._known_logs())
 
     def history(self, vid: str) -> list[HistoryEntry]:
@@ -169,6 +185,12 @@ class OmeroCatalog(Catalog):
         for log in self._known_logs():
             yield from damage(self._scope, log)
 
+    def watch(self) -> Watcher:
+        """See `port.Watchable`."""
+        self._session.refuse_closed()
+        self._held_kinds()
+        return Watcher(self._scope, self._groups.logs, self._writer_of)
+
     def holdings(self) -> dict[str, int]:
         """See `port.Removable`."""
         return removal.holdings(self._scope)
@@ -185,6 +207,15 @@ class OmeroCatalog(Catalog):
         if self._logs is None:
             self._logs = self._groups.logs(self._scope)
         return self._logs
+
+    def _look_for_new_logs(self) -> None:
+        """A daemon stays open while logs are opened in other groups, or after damaged ones."""
+        now = time.monotonic()
+        if self._logs is not None and now - self._looked_at > _NEW_LOGS_S:
+            found = {root.log for root in roots(self._scope)}
+            if found != {part.uuid for log in self._logs for part in (*log.older, log)}:
+                self._logs = None
+            self._looked_at = now
 
     def _held_kinds(self) -> set[str]:
         """The kinds that the catalog notes; those whose plug-in is missing are made known."""

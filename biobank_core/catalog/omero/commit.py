@@ -167,4 +167,5 @@ class Writer:
         return Receipt(
             {write.object.vid: write.version for write in writes},
             {self._log.uuid: commit.unit.feed} if commit.unit.feed else {},
+            self._log.identity,
         )

@@ -22,7 +22,7 @@ from biobank_core.catalog.omero.names import (
     parse_description,
     version_name,
 )
-from biobank_core.catalog.omero.rows import Full, Scope
+from biobank_core.catalog.omero.rows import Full, Scope, newest
 from biobank_core.catalog.omero.session import pages
 from biobank_core.catalog.port import Versioned
 from biobank_core.errors import StorageError
@@ -94,7 +94,20 @@ def count(scope: Scope) -> dict[str, int]:
     for ns, number in rows:
         kind = "Tombstone" if ns.startswith(TOMBSTONE) else ns[len(OBJECT) :]
         counts[kind] = counts.get(kind, 0) + number
-    return dict(sorted(counts.items()))
+    if len(scope.groups) > 1 and "Tombstone" in counts:
+        counts["Tombstone"] -= _left_behind(scope)
+    return dict(sorted((kind, number) for kind, number in counts.items() if number))
+
+
+def _left_behind(scope: Scope) -> int:
+    """How many tombstones stand where an object was that lives in another group now."""
+    [[number]] = scope.rows(
+        "select count(distinct a.name) from MapAnnotation a",
+        "a.ns like :gone and exists (select b.id from MapAnnotation b"
+        " where b.name = a.name and b.ns like :ours)",
+        **_all_of_them(),
+    )
+    return int(number)
 
 
 def _all_of_them() -> dict[str, Any]:
@@ -182,6 +195,11 @@ def _page(
         if not any(pair[0] == mapping.DELETED for pair in one.pairs):
             fulls.append(one._replace(name=vid))
     objects = scope.objects(fulls)
+    if len(scope.groups) > 1:
+        stones = [one.name for one in fulls if one.ns.startswith(TOMBSTONE)]
+        for vid, known_now in newest(scope.found_everywhere(stones)).items():
+            if not known_now.state.deleted:  # it lives in another group now
+                objects.pop(vid, None)
     for vid in sorted(objects):
         found = objects[vid]
         if all(criterion.fits(_raw(found)) for criterion in criteria):

@@ -20,6 +20,7 @@ from omero.rtypes import rlong, rstring
 
 from biobank_core.catalog.omero.names import (
     COMMIT,
+    FIRST_LOG_PAGE,
     LOG_PAGE,
     ROOT,
     SCHEMA_VERSION,
@@ -223,8 +224,10 @@ class Log:
 
     def after(self, number: int) -> Iterator[Commit]:
         """The commits after this number, in order, up to where one is missing."""
+        size = FIRST_LOG_PAGE
         while True:
-            wanted = range(number + 1, number + 1 + LOG_PAGE)
+            wanted = range(number + 1, number + 1 + size)
+            size = LOG_PAGE
             names = [unit_name(self.uuid, one) for one in wanted]
             found = commits_named(self._scope, names)
             for name in names:

@@ -38,6 +38,8 @@ MAX_UNIT: Final = 10_000
 PAGE: Final = 1_000
 # Commits that are read at once when a log is followed.
 LOG_PAGE: Final = 500
+# The first that are asked for: who looks again and again finds none or few.
+FIRST_LOG_PAGE: Final = 8
 
 _DESCRIPTION: Final = re.compile(r"version (\d+), commit ([0-9a-f]{32}/\d{12})\Z")
 _UNIT: Final = re.compile(r"([0-9a-f]{32})/(\d{12})\Z")

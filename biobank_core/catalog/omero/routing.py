@@ -14,7 +14,7 @@ from biobank_core.catalog.checks import Unit, Write
 from biobank_core.catalog.omero import mapping
 from biobank_core.catalog.omero.log import Log
 from biobank_core.catalog.omero.names import version_name
-from biobank_core.catalog.omero.rows import Found, Full, Rows, Scope
+from biobank_core.catalog.omero.rows import Found, Full, Rows, Scope, newest
 from biobank_core.errors import InputError
 from biobank_core.model.registry import is_a
 
@@ -61,7 +61,9 @@ def log_of(unit: Unit, logs: Sequence[Log], scope: Scope) -> Log:
 
 def _one_group(found: Iterable[Found], logs: Sequence[Log]) -> Log | None:
     by_group = {log.group: log for log in reversed(logs)}
-    homed = {one.group for one in found if not is_shared(one.state.kind)} & by_group.keys()
+    # What was moved has left a tombstone behind.
+    there = newest(found).values()
+    homed = {one.group for one in there if not is_shared(one.state.kind)} & by_group.keys()
     if len(homed) > 1:
         raise InputError(
             "the unit's objects belong to several groups of OMERO; save those of each group apart",

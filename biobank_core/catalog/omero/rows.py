@@ -28,7 +28,8 @@ from biobank_core.errors import StorageError
 from biobank_core.model.ids import is_vid
 from biobank_core.model.registry import reference_fields
 
-_ALL_GROUPS: Final = -1
+# The group in whose context OMERO answers from all groups of the account.
+ALL_GROUPS: Final = -1
 _WITH_PAIRS: Final = "select a from MapAnnotation a left outer join fetch a.mapValue"
 
 
@@ -71,7 +72,7 @@ class Scope:
     @property
     def context(self) -> int:
         """The group in whose context a question is asked."""
-        return self.groups[0] if len(self.groups) == 1 else _ALL_GROUPS
+        return self.groups[0] if len(self.groups) == 1 else ALL_GROUPS
 
     def where(self, condition: str) -> str:
         """The condition, kept to the groups of this catalog."""

@@ -44,11 +44,9 @@ class Former(NamedTuple):
 def read_former(scope: Scope, writes: Sequence[Write], found: Mapping[str, Found]) -> Former:
     """What the unit replaces; nothing is asked for where all is new."""
     old = [found[write.object.vid] for write in writes if write.object.vid in found]
-    if not old:
-        return Former({}, {}, {})
     by_id = scope.full_by_id([one.id for one in old])
     objects = {one.vid: by_id[one.id] for one in old if one.id in by_id}
-    gone = [write for write in writes if write.deleted and write.object.vid in found]
+    gone = [write for write in writes if write.deleted]
     if not gone:
         return Former(objects, {}, {})
     names = [
@@ -57,7 +55,7 @@ def read_former(scope: Scope, writes: Sequence[Write], found: Mapping[str, Found
         for version in range(1, write.version)
     ]
     versions: dict[str, Full] = {}
-    if any(found[write.object.vid].version > 1 for write in gone):
+    if any(write.version > 2 for write in gone):
         versions = scope.full(names)
     texts: dict[str, int] = {}
     for page in pages(names, PAGE):
@@ -106,15 +104,14 @@ def _of_write(write: Write, mapped: mapping.Mapped, former: Former, unit: str) -
     )
     if mapped.long:
         yield _text(None, version_name(vid, write.version), mapped.long)
-    if before is None or write.kind in _WITHOUT_FORMER_CONTENT:
-        return
-    yield _map(
-        None,
-        ns=HISTORY,
-        name=version_name(vid, _version(before, write)),
-        description=before.description,
-        pairs=_emptied(before) if write.deleted else before.pairs,
-    )
+    if before is not None and write.kind not in _WITHOUT_FORMER_CONTENT:
+        yield _map(
+            None,
+            ns=HISTORY,
+            name=version_name(vid, _version(before, write)),
+            description=before.description,
+            pairs=_emptied(before) if write.deleted else before.pairs,
+        )
     if write.deleted:
         # What is deleted leaves nothing personal behind, in no version.
         for version in range(1, write.version):

@@ -142,14 +142,14 @@ class OmeroLab:
     def gateway(self, who: str, kind: str = READ_ANNOTATE) -> Iterator[Any]:
         """Log one of the lab's users in through BlitzGateway."""
         account = self.accounts[who]
+        with self.gateway_as(account.name, account.password, self.group_name(kind)) as gateway:
+            yield gateway
+
+    @contextmanager
+    def gateway_as(self, user: str, password: str, group: str) -> Iterator[Any]:
+        """Log anybody in through BlitzGateway; `group` is the name of the session's group."""
         address = self.address
-        gateway = BlitzGateway(
-            account.name,
-            account.password,
-            host=address.host,
-            port=address.port,
-            group=self.group_name(kind),
-        )
+        gateway = BlitzGateway(user, password, host=address.host, port=address.port, group=group)
         assert gateway.connect(), gateway.getLastError()
         try:
             yield gateway
