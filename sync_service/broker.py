@@ -29,8 +29,7 @@ from biobank_core.errors import (
 from sync_service import topology
 from sync_service.topology import BrokerAddress
 
-# RabbitMQ drops a connection that it has not heard of for so long. Nothing is sent while a batch
-# goes into the index, so this is also more than a batch may take.
+# RabbitMQ drops a connection that it has not heard of for so long.
 HEARTBEAT_S: Final = 120
 _CONNECT_TIMEOUT_S: Final = 15.0
 _CALL_TIMEOUT_S: Final = 30.0
@@ -228,6 +227,10 @@ class Session:
         finally:
             loop.deactivate_poller()
 
+    def wake(self) -> None:
+        """Let a `drive` look at its `until` now; the one thing that other threads may call."""
+        self._connection.ioloop.add_callback_threadsafe(_nothing)
+
     def close(self) -> None:
         """Let go of it; what was not acknowledged is given to somebody else."""
         self._closing = True
@@ -390,4 +393,4 @@ def _text(value: object) -> str | None:
 
 
 def _nothing() -> None:
-    """A timer that only wakes a poll."""
+    """What only wakes a poll."""

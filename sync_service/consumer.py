@@ -1,8 +1,9 @@
 """From the queue into the index: a batch a transaction, acknowledged after its commit.
 
-Whatever dies in between, messages come again, and applying one again changes nothing. A message
-that fails is tried a bounded number of times with growing pauses, the others going on meanwhile;
-then it is set aside as a dead letter, and only then acknowledged.
+Whatever dies in between, messages come again, and applying one again changes nothing. While the
+index takes a batch, in a thread of its own, the next one is received and heartbeats go out. A
+message that fails is tried a bounded number of times with growing pauses, the others going on
+meanwhile; then it is set aside as a dead letter, and only then acknowledged.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -35,7 +37,7 @@ _LOOK_S: Final = 0.5
 # RabbitMQ closes a channel that sits on a message for half an hour; nobody here holds one longer
 # than this.
 _LONGEST_HELD_S: Final = 300.0
-# A transaction must end well before the broker's heartbeat gives us up.
+# What a batch that was killed half-way costs again, and how long SIGTERM may take.
 _SLOW_BATCH_S: Final = 20.0
 _QUICK_BATCH_S: Final = 5.0
 _BURIAL_TIMEOUT_S: Final = 30.0
@@ -151,22 +153,27 @@ class Consumer:
                 dead.append((delivery, None, tried))
             else:
                 items.append(Item(delivery.tag, key, received.event, received.time))
-        outcome = self._applied(index, items)
+        outcome = self._applied(index, session, items)
         for item, error in outcome.failed:
             self._note(by_tag[item.tag], item, error)
         dead += [(held.delivery, held.item, held.tried) for held in self._over(by_tag)]
         self._acknowledge(session, outcome.applied, whole=len(outcome.applied) == len(batch))
         self._set_aside(index, session, dead)
 
-    def _applied(self, index: LineageIndex, items: list[Item]) -> projector.Outcome:
+    def _applied(
+        self, index: LineageIndex, session: Session, items: list[Item]
+    ) -> projector.Outcome:
         """What became of these; raises the index's error when it is to blame."""
         if not items:
             return projector.Outcome()
         begun = time.monotonic()
         # It was blamed, and yet it answers: are the messages to blame?
         suspicious = self._blamed and projector.answers(index)
+        future = _in_background(
+            session, lambda: projector.apply(index, items, suspicious=suspicious)
+        )
         try:
-            outcome = projector.apply(index, items, suspicious=suspicious)
+            outcome = future.result()
         except BiobankError:
             self._blamed = True
             raise
@@ -216,7 +223,7 @@ class Consumer:
             if now - held.since > _LONGEST_HELD_S:
                 raise UnreachableError("a message could not be set aside in time: giving it back")
             if held.item is not None and not held.tried.over:
-                outcome = self._applied(index, [held.item])
+                outcome = self._applied(index, session, [held.item])
                 if outcome.applied:
                     del self._held[held.delivery.tag]
                     session.acknowledge(held.delivery.tag)
@@ -302,3 +309,30 @@ class Consumer:
                 timeout_s=_BURIAL_TIMEOUT_S,
             )
             return in_time and session.settle(tag)
+
+
+def _in_background(
+    session: Session, work: Callable[[], projector.Outcome]
+) -> Future[projector.Outcome]:
+    """Do this in another thread, and drive the session until it is done, well or not.
+
+    Raises what the session does, and only when the work has ended: nobody closes an index that is
+    being written.
+    """
+    future: Future[projector.Outcome] = Future()
+
+    def worked() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as exc:  # noqa: BLE001  # whoever asks for the result is told
+            future.set_exception(exc)
+        session.wake()
+
+    # Not of a pool, whose threads the interpreter waits for at its end however long they hang.
+    thread = threading.Thread(target=worked, name="apply", daemon=True)
+    thread.start()
+    try:
+        session.drive(future.done)
+    finally:
+        thread.join()
+    return future

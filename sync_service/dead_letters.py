@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import msgspec
 
-from biobank_core.errors import StorageError, UnreachableError
+from biobank_core.errors import InputError, StorageError, UnreachableError
 from biobank_core.lineage.port import LineageIndex, Refusal
 from sync_service import topology
 from sync_service.broker import Delivery, Outgoing, Session
-from sync_service.messages import CONTENT_TYPE, state_of_id
+from sync_service.messages import CONTENT_TYPE, decode, state_of_id
 from sync_service.projector import refusal_of
 
 _REASON: Final = "x-biobank-reason"
@@ -59,6 +59,14 @@ class DeadLetter:
         if self.log is None or self.vid is None or self.version is None:
             return None
         return refusal_of(self.log, self.vid, self.version, self.reason)
+
+    @property
+    def committed(self) -> datetime | None:
+        """When its change was committed; None where it can't be read."""
+        try:
+            return decode(self.body).time
+        except InputError:
+            return None
 
 
 def key_of(message_id: str | None, body: bytes) -> str:
@@ -103,7 +111,8 @@ def letters(session: Session) -> Iterator[DeadLetter]:
 def replay(session: Session, letter: DeadLetter, *, index: LineageIndex | None) -> None:
     """Send it to the consumers again; its change is then pending, no longer refused."""
     if index is not None and (refusal := letter.refusal) is not None:
-        index.forget_refusals([refusal])
+        committed = letter.committed or refusal.time
+        index.refuse([msgspec.structs.replace(refusal, sent_again=True, time=committed)])
     message = Outgoing(
         exchange=topology.EXCHANGE,
         routing_key=letter.routing_key,

@@ -33,6 +33,12 @@ class Metrics:
         self.queued = self._gauge("queued_messages", "Messages ready in the queue")
         self.dead_letters = self._gauge("dead_letters", "Messages in the dead-letter queue")
         self.blocked = self._gauge("publisher_blocked", "1 while RabbitMQ takes no messages")
+        self.foreign = self._gauge(
+            "foreign_changes", "Objects of the catalog that other programs changed, not mended yet"
+        )
+        self.compared = self._gauge(
+            "compared_timestamp_seconds", "When all of the catalog was last compared with its log"
+        )
         self.idle = Gauge(
             "biobank_sync_idle_seconds",
             "Time since a part moved or had nothing to do, by part",

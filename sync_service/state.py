@@ -71,22 +71,27 @@ class RelayState:
     def save(self, position: Position) -> None:
         """Remember it, whatever happens to this process or machine next. Raises StorageError."""
         content = _Content(_FORMAT, self._catalog_url, dict(position))
+        write_whole(self.path, msgspec.json.encode(content))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put this in the file's place, on the disk before anybody sees it. Raises StorageError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(msgspec.json.encode(content))
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(name).replace(self.path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as exc:
-            raise StorageError(f"{self.path}: {exc.strerror}") from exc
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from exc

@@ -52,10 +52,11 @@ Change: TypeAlias = tuple[tuple[str, str], int]
 class Pending:
     """What an index lacks of the feed, now.
 
-    `changes` that are neither applied nor refused, in `units` commits, the `oldest` of that time
-    (whose dead letter was sent again also where the `checked` mark has passed it, as a commit each);
-    `refused`: the standing refusals that nobody discarded or sent again (whatever the `checked` mark
-    says of them). `settled` is how far everything is applied or refused: what `checked` may become.
+    `changes` that are neither applied nor refused, in `units` commits, the `oldest` of that time.
+    One whose dead letter was sent again is among them also where the `checked` mark has passed it,
+    as a commit of its own. `refused`: the standing refusals that nobody discarded or sent again
+    (whatever the `checked` mark says of them). `settled` is how far everything is applied or
+    refused: what `checked` may become.
     """
 
     changes: int

@@ -57,6 +57,15 @@ from sync_service.cli.common import settings_of
     "Losing it costs one reading of the whole feed.",
 )
 @click.option(
+    "--compare-every",
+    metavar="HOURS",
+    type=click.FloatRange(0.01, 168),
+    default=24.0,
+    show_default=True,
+    help="Of a catalog on OMERO, compare all with its log so often: OMERO does not log a change of "
+    "pairs alone. Everything else that other clients do there is found within seconds.",
+)
+@click.option(
     "--stalled-after",
     metavar="SECONDS",
     type=click.FloatRange(1),
@@ -78,12 +87,15 @@ def command(
     batch: int,
     state: Path | None,
     stalled_after: float,
+    compare_every: float,
 ) -> None:
     """Keep the lineage index in step with the catalog, until told to stop.
 
     The recorder (with --galaxy, or alone) records Galaxy's jobs into the catalog; the relay reads
     the catalog's changes and sends them to RabbitMQ; the consumer takes them into the index. A
-    server that is away is waited for. SIGTERM finishes the batch in hand.
+    server that is away is waited for. With the relay goes a watcher: what other clients of OMERO do to
+    the catalog is said in the log and by `biobank-sync status`; `biobank verify --repair` mends it.
+    SIGTERM finishes the batch in hand.
     """
     from sync_service.recorder import RecorderOptions  # noqa: PLC0415
     from sync_service.service import (  # noqa: PLC0415
@@ -105,6 +117,7 @@ def command(
             state=state,
             listen=listen,
             stalled_after_s=stalled_after,
+            compare_every_h=compare_every,
         ),
     )
     with stopped_by_signals(service.stopping):

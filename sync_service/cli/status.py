@@ -23,6 +23,7 @@ def command(ctx: click.Context, *, format: str, output: str | None) -> None:
     from biobank_core.lineage.follow import pending  # noqa: PLC0415
     from sync_service import topology  # noqa: PLC0415
     from sync_service.service import open_sync_index  # noqa: PLC0415
+    from sync_service.watcher import last_told  # noqa: PLC0415
 
     settings = settings_of(ctx)
     with (
@@ -42,6 +43,10 @@ def command(ctx: click.Context, *, format: str, output: str | None) -> None:
             "queued_messages": session.depth(topology.QUEUE),
             "dead_letters": session.depth(topology.DEAD_QUEUE),
         }
+        if (watched := last_told(catalog)) is not None:
+            told["foreign_changes"] = watched.foreign
+            told["looked_at"] = watched.looked.isoformat(timespec="seconds")
+            told["compared_at"] = watched.compared.isoformat(timespec="seconds")
     with open_output(output) as stream:
         if format == "json":
             stream.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")

@@ -64,10 +64,8 @@ def triples(edges) -> set[tuple[str, str, str]]:
     return {(edge.source, edge.target, edge.relation.value) for edge in edges}
 
 
-def refusal(name: str, version: int, *, log: str = LOG, reason: str = "bad", discarded=False):
-    return Refusal(
-        log=log, vid=vid(name), version=version, reason=reason, time=BEGIN, discarded=discarded
-    )
+def refusal(name: str, version: int, *, log: str = LOG, reason: str = "bad", **more: bool):
+    return Refusal(log=log, vid=vid(name), version=version, reason=reason, time=BEGIN, **more)
 
 
 class LineageContract(ABC):
@@ -577,6 +575,21 @@ class LineageContract(ABC):
             index.wait(Receipt({vid("a"): 3}, {LOG: 1}), timeout_s=0)
         with pytest.raises(TimeoutExceededError):
             index.wait(Receipt({vid("a"): 2}, {OTHER_LOG: 1}), timeout_s=0)
+
+    def test_who_waits_for_a_refused_change_that_was_sent_again_waits_again(self, index):
+        index.refuse([refusal("a", 2)])
+        index.refuse([refusal("a", 2, sent_again=True)])
+        (again,) = index.refused().values()
+        assert (again.sent_again, again.discarded) == (True, False)
+        with pytest.raises(TimeoutExceededError):
+            index.wait(Receipt({vid("a"): 2}, {LOG: 1}), timeout_s=0)
+        index.refuse([refusal("a", 2)])
+        with pytest.raises(RefusedError):
+            index.wait(Receipt({vid("a"): 2}, {LOG: 1}), timeout_s=60)
+        index.refuse([refusal("a", 2, sent_again=True)])
+        index.apply([node("a", version=2)])
+        assert index.refused() == {}
+        index.wait(Receipt({vid("a"): 2}, {LOG: 1}), timeout_s=60)
 
     def test_a_refusal_ends_when_that_version_or_a_later_one_is_applied(self, index):
         one, other = refusal("a", 2), refusal("a", 9, log=OTHER_LOG)

@@ -130,6 +130,11 @@ def test_a_failing_message_is_tried_set_aside_replayed_and_discarded(
         assert (status["pending_changes"], status["refused_changes"]) == (0, 2)
         assert status["dead_letters"] == 2
 
+        # Replayed while the index still refuses it: pending, till it is refused once more.
+        command(lab, "dead-letters", "replay", bad)
+        status = json.loads(command(lab, "status", "--format", "json").stdout)
+        assert status["pending_changes"] + status["refused_changes"] == 2
+        wait_until(lambda: session.depth(topology.DEAD_QUEUE) == 2, timeout_s=60)
         refusing.discard(bad)
         command(lab, "dead-letters", "replay", bad)
         wait_until(lambda: bad in index.versions([bad]), timeout_s=30)

@@ -470,6 +470,27 @@ def test_a_discarded_change_does_not_keep_the_mark_or_a_waiter(fed):
     assert index.refused() == {}
 
 
+def test_a_refused_change_that_is_sent_again_is_pending_though_the_mark_has_passed_it(fed):
+    catalog, index, lineage = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    refuse(catalog, index, data(1))
+    assert advance_checked(catalog, index).settled == catalog.head()
+    refuse(catalog, index, data(1), sent_again=True)
+    report = lineage.how_fresh()
+    assert (report.in_step, report.pending_changes, report.refused_changes) == (False, 1, 0)
+    assert report.as_of == BEGIN
+    question = Question(starts=(vid("data", 2),))
+    with pytest.raises(TimeoutExceededError):
+        lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0.05)
+    # Before the mark has passed it, it is counted once, and the mark stays where it is.
+    index.set_checked({}, exactly=True)
+    found = advance_checked(catalog, index)
+    assert (found.changes, found.settled == catalog.head()) == (1, False)
+    tell(catalog, index, data(1))
+    assert lineage.how_fresh().in_step
+    assert lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0).nodes
+
+
 def test_waiting_without_a_receipt_waits_for_all_that_the_catalog_holds_now(fed):
     catalog, index, lineage = fed
     question = Question(starts=(vid("data", 1),))

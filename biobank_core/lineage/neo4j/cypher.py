@@ -57,34 +57,38 @@ CALL (a, r) {
   MATCH (a)-[e:MADE|USED]->() SET e.tool = r.label, e.release = r.release
 }
 """
+# Ends of edges that nobody has told of yet are placeholders. Made before the edges, in one go: each
+# end is looked for once a batch with its lock, and the edges' own statements only read.
+ENSURE_OBJECTS: Final = "UNWIND $vids AS vid MERGE (:Object {vid: vid})"
 PRODUCED: Final = """
 UNWIND $links AS l
-UNWIND l.edges AS r
-MERGE (s:Object {vid: r[0]})
-MERGE (t:Object {vid: r[1]})
+UNWIND l.sources AS a
+MATCH (s:Object {vid: a[0]})
+UNWIND l.targets AS b
+MATCH (t:Object {vid: b[0]})
 CREATE (s)-[:PRODUCED {
-  key: r[2], source_roles: r[3], target_roles: r[4], action: l.action, category: l.category,
+  key: a[2][b[2]], source_roles: a[1], target_roles: b[1], action: l.action, category: l.category,
   device: l.device, tool: l.tool, release: l.release, setup: l.setup, status: l.status, end: l.end
 }]->(t)
 """
 COLLECTED: Final = """
 UNWIND $links AS l
-UNWIND l.edges AS r
-MERGE (s:Object {vid: r[0]})
-MERGE (t:Object {vid: r[1]})
-CREATE (s)-[:COLLECTED_IN {key: r[2], source_roles: r[3]}]->(t)
+MATCH (t:Object {vid: l.target})
+UNWIND l.sources AS a
+MATCH (s:Object {vid: a[0]})
+CREATE (s)-[:COLLECTED_IN {key: a[2][0], source_roles: a[1]}]->(t)
 """
 SUPERSEDES: Final = """
 UNWIND $rows AS r
-MERGE (s:Object {vid: r[0]})
-MERGE (t:Object {vid: r[1]})
+MATCH (s:Object {vid: r[0]})
+MATCH (t:Object {vid: r[1]})
 CREATE (s)-[:SUPERSEDES {supersession: r[2]}]->(t)
 """
 MADE: Final = """
 UNWIND $links AS l
 MATCH (a:Record {vid: l.action})
 UNWIND l.ends AS r
-MERGE (o:Object {vid: r[0]})
+MATCH (o:Object {vid: r[0]})
 CREATE (a)-[e:MADE]->(o)
 SET e = l.maker
 """
@@ -92,7 +96,7 @@ USED: Final = """
 UNWIND $links AS l
 MATCH (a:Record {vid: l.action})
 UNWIND l.ends AS r
-MERGE (o:Object {vid: r[0]})
+MATCH (o:Object {vid: r[0]})
 CREATE (a)-[e:USED]->(o)
 SET e = l.maker, e.source_roles = r[1]
 """

@@ -174,7 +174,7 @@ class Neo4jLineage(LineageIndex):
         """See the port."""
         found: dict[str, int] = {}
         for some in _chunks(filter(is_vid, dict.fromkeys(vids)), _KEYS):
-            rows = self._rows(_VERSIONS, vids=some)
+            rows = read.chunked(self._connection, _VERSIONS, {"vids": some})
             for vid, version, groups, logs, versions in rows:
                 held = dict(zip(logs, versions, strict=True)) if logs else {groups[0]: version}
                 if log is None:
@@ -230,6 +230,7 @@ class Neo4jLineage(LineageIndex):
                 "reason": item.reason,
                 "time": item.time.isoformat(),
                 "discarded": item.discarded,
+                "sent_again": item.sent_again,
             }
             for item in checked_refusals(refusals)
         ]
@@ -246,8 +247,11 @@ class Neo4jLineage(LineageIndex):
                 reason=reason,
                 time=datetime.fromisoformat(time),
                 discarded=discarded,
+                sent_again=again,
             )
-            for vid, log, version, reason, time, discarded in self._rows(_REFUSED, vids=wanted)
+            for vid, log, version, reason, time, discarded, again in self._rows(
+                _REFUSED, vids=wanted
+            )
         }
 
     def forget_refusals(self, refusals: Iterable[Refusal]) -> None:
@@ -259,13 +263,14 @@ class Neo4jLineage(LineageIndex):
         return self._connection.rows(query, parameters)
 
 
-_VERSIONS: Final = """
+_VERSIONS: Final = f"""
 UNWIND $vids AS vid
-OPTIONAL MATCH (o:Object {vid: vid})
-OPTIONAL MATCH (r:Record {vid: vid})
+OPTIONAL MATCH (o:Object {{vid: vid}})
+OPTIONAL MATCH (r:Record {{vid: vid}})
 WITH vid, CASE WHEN o.version IS NOT NULL THEN o ELSE r END AS h
 WHERE h.version IS NOT NULL
-RETURN vid, h.version, h.groups, h.logs, h.versions
+WITH [vid, h.version, h.groups, h.logs, h.versions] AS row
+{read.CHUNKS}
 """
 _CHECKED: Final = "MATCH (c:Checked) RETURN c.log, c.number"
 _SET_CHECKED: Final = """
@@ -285,7 +290,7 @@ SET f = r
 """
 _REFUSED: Final = """
 MATCH (f:Refusal) WHERE $vids IS NULL OR f.vid IN $vids
-RETURN f.vid, f.log, f.version, f.reason, f.time, f.discarded
+RETURN f.vid, f.log, f.version, f.reason, f.time, f.discarded, coalesce(f.sent_again, false)
 """
 
 

@@ -18,7 +18,7 @@ from biobank_core.lineage.events import (
     SupersessionEvent,
 )
 from biobank_core.lineage.ledger import Shown, is_newer, shown
-from biobank_core.lineage.links import Link, Part, implicit_vid, part_of
+from biobank_core.lineage.links import Link, Part, implicit_vid, nodes_named, part_of
 from biobank_core.lineage.neo4j import cypher
 from biobank_core.lineage.neo4j import states as of
 from biobank_core.lineage.neo4j.connection import run
@@ -104,7 +104,7 @@ class _Batch:
         self._settle(actions, changed, record="Action")
         self._settle(kinds.get(SupersessionEvent, {}), changed, record="Supersession")
         self._unmake(changed)
-        self._make(changed.shown.values())
+        self._make(changed.shown.values(), known=kinds.get(NodeEvent, {}))
         end_refusals(
             self._tx,
             [
@@ -241,27 +241,32 @@ class _Batch:
         if middles:
             unmake_objects(self._tx, middles)
 
-    def _make(self, states: Iterable[Shown]) -> None:
+    def _make(self, states: Iterable[Shown], *, known: Collection[str]) -> None:
+        """Make the parts of what is shown anew; the nodes `known` are there."""
         produced: list[dict[str, Any]] = []
         collected: list[dict[str, Any]] = []
         made: list[dict[str, Any]] = []
         used: list[dict[str, Any]] = []
         supersedes: list[list[str]] = []
         middles: list[Properties] = []
+        named: set[str] = set()
         for state in states:
             event = state.event
             if event.deleted:
                 continue
             if isinstance(event, SupersessionEvent):
                 supersedes.append([event.new, event.old, event.vid])
+                named.update((event.new, event.old))
                 continue
             part = part_of(event)
+            named.update(nodes_named(part))
             maker = self._maker(event) if isinstance(event, ActionEvent) else {}
             for link in part.links:
                 if link.relation is Relation.PRODUCED:
-                    produced.append({**maker, "edges": _edges(link)})
+                    targets = [[vid, list(roles), n] for n, (vid, roles) in enumerate(link.outputs)]
+                    produced.append({**maker, "sources": _sources(link), "targets": targets})
                 else:
-                    collected.append({"edges": _edges(link)})
+                    collected.append({"sources": _sources(link), "target": link.outputs[0][0]})
             if part.uses:
                 ends = [[node, list(roles)] for node, roles in part.uses]
                 used.append({"action": event.vid, "maker": maker, "ends": ends})
@@ -270,8 +275,10 @@ class _Batch:
                 made.append({"action": event.vid, "maker": maker, "ends": ends})
             if part.implicit is not None:
                 middles.append(self._middle(part, state))
+        named.difference_update(known, (middle["vid"] for middle in middles))
         for statement, rows, name in (
             (cypher.MERGE_MIDDLES, middles, "rows"),
+            (cypher.ENSURE_OBJECTS, sorted(named), "vids"),
             (cypher.PRODUCED, produced, "links"),
             (cypher.COLLECTED, collected, "links"),
             (cypher.SUPERSEDES, supersedes, "rows"),
@@ -335,11 +342,15 @@ def forget(tx: neo4j.ManagedTransaction, vids: Iterable[str]) -> None:
     unmake_objects(tx, [*gone, *middles])
 
 
-def _edges(link: Link) -> list[list[Any]]:
+def _sources(link: Link) -> list[list[Any]]:
+    """Each input with its roles, and the keys of its edges in the order of the outputs."""
     return [
-        [source, target, edge_key(link.vid, source, target), list(inputs), list(outputs)]
-        for source, inputs in link.inputs
-        for target, outputs in link.outputs
+        [
+            source,
+            list(roles),
+            [edge_key(link.vid, source, target) for target, _ in link.outputs],
+        ]
+        for source, roles in link.inputs
     ]
 
 

@@ -12,6 +12,8 @@ from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.port import Refusal, checked_refusals
 
 _COLUMNS: Final = "vid, log, version, reason, time, discarded"
+# What `discarded` holds of a refusal whose dead letter was sent again; else 0 or 1.
+_SENT_AGAIN: Final = 2
 
 
 def add(connection: sqlite3.Connection, refusals: Sequence[Refusal]) -> None:
@@ -21,7 +23,10 @@ def add(connection: sqlite3.Connection, refusals: Sequence[Refusal]) -> None:
         "version = excluded.version, reason = excluded.reason, time = excluded.time, "
         "discarded = excluded.discarded WHERE excluded.version >= version",
         [
-            (item.vid, item.log, item.version, item.reason, item.time.isoformat(), item.discarded)
+            (
+                *(item.vid, item.log, item.version, item.reason, item.time.isoformat()),
+                _SENT_AGAIN if item.sent_again else int(item.discarded),
+            )
             for item in checked_refusals(refusals)
         ],
     )
@@ -43,7 +48,8 @@ def standing(
             version=version,
             reason=reason,
             time=datetime.fromisoformat(time),
-            discarded=bool(discarded),
+            discarded=discarded == 1,
+            sent_again=discarded == _SENT_AGAIN,
         )
         for vid, log, version, reason, time, discarded in connection.execute(query, parameters)
     }
