@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "record": "Record the jobs of a Galaxy server, or of an exported archive, as actions.",
     "unlinked": "List data that belong to no known biological sample.",
     "link": "Tie data to the biological sample they came from.",
+    "register-data": "Tie data of a Galaxy history to their samples, from a job that runs in it.",
     "lineage": "Show what objects came from and what was made of them.",
     "select": "Select the samples that need reanalysis, each with the reason.",
     "fetch": "Fetch the files behind data, each verified by its SHA-256.",

@@ -71,6 +71,10 @@ class Saver:
             self._save_together([], msgspec.structs.replace(cursor, waiting_job_ids=waiting))
         return done
 
+    def save_whole(self, drafts: Sequence[Draft]) -> None:
+        """Save the drafts as one unit, or raise."""
+        self._save_together(drafts, None)
+
     def _save_alone(self, draft: Draft) -> Saved:
         while True:
             try:

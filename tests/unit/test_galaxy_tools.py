@@ -18,7 +18,10 @@ TOOLS = sorted(FOLDER.glob("biobank_*.xml"))
 MACROS = ElementTree.parse(FOLDER / "macros.xml").getroot()
 TOKENS = {str(token.get("name")): token.text or "" for token in MACROS.findall("token")}
 CATALOG_FIELD = r"\$choose_catalog\.fields\.(catalog|index|files)"
-NOT_TYPED = re.compile(rf"'(\$inputs|\$__galaxy_url__|\$__history_id__|{CATALOG_FIELD})'")
+OUTPUT_UUID = r"\$registered\.dataset\.dataset\.uuid\.hex"
+NOT_TYPED = re.compile(
+    rf"'(\$inputs|\$__galaxy_url__|\$__history_id__|{CATALOG_FIELD}|{OUTPUT_UUID})'"
+)
 
 pytestmark = pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.tools.lab import Lab
-from tests.servers.galaxy_user import hda, mapped_over
+from tests.servers.galaxy_user import hda, hdca, mapped_over
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -50,3 +50,33 @@ def test_a_history_is_recorded_from_inside_and_only_the_tools_own_job_is_new_the
     told = lab.report(second)
     assert (told["recorded"], told["unchanged"]) == ("1", "0")
     assert name in lab.biobank("map-ids", lab.vid(source))
+
+
+def test_data_are_tied_to_their_tubes_once_whether_they_were_recorded_before_or_are_afterwards(
+    lab: Lab,
+) -> None:
+    user = lab.user
+    history = user.new_history("tied")
+    genomes = user.upload_collection(history, {"T1": ">T1\n", "T2": ">T2\n"}, ext="fasta")
+    early = user.upload(history, ">T2\n", name="T2", ext="fasta")
+    lab.biobank("record", "--history", history)
+    named = {"choose_sample|choose_sample_by": "name", "choose_sample|study": "KPN"}
+    chosen = {"choose_data|choose_data_by": "collection", "choose_data|choose_items": hdca(genomes)}
+    for expected in ("tied", "unchanged"):
+        run = lab.run(history, "biobank_register_data", chosen | named)
+        rows = user.content(run.outputs["registered"]).splitlines()[1:]
+        assert [(row.split("\t")[0], row.split("\t")[-1]) for row in rows] == [
+            ("T1", expected),
+            ("T2", expected),
+        ]
+    chosen = {"choose_data|choose_data_by": "datasets", "choose_data|choose_items": hda(early)}
+    lab.run(history, "biobank_register_data", chosen | named)
+    typed = lab.run(history, "one_to_one", {"input": mapped_over(genomes)})
+    told = lab.biobank("record", "--history", history, "--study", "KPN")
+    assert "failed to record\t0" in told
+    results = user.elements(next(iter(typed.collections.values())))
+    assert lab.tubes(results["T1"]) == {"T1"}
+    assert lab.tubes(results["T2"]) == {"T2"}
+    assert lab.tubes(early) == {"T2"}
+    (data,) = [n for n in lab.upstream(early)["nodes"] if n["vid"] == lab.vid(early)]
+    assert data["study"] == lab.upstream(results["T1"])["nodes"][0]["study"]
