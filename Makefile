@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test faults bench soak lint services galaxy clean
+.PHONY: help demo demo-full demo-omero test faults bench soak lint services galaxy clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ demo: ## Record a real Galaxy, ask its lineage, reanalyse: all on this machine
 demo-full: ## The same with RabbitMQ between, and Neo4j as the lineage index
 	@scripts/setup.sh demo-full
 	@.venv/bin/python -m examples.demo.run --full
+
+demo-omero: ## The same with the catalog on OMERO (OMERO_TEST_URL, else a stand-in of ours)
+	@scripts/setup.sh demo-omero
+	@.venv/bin/python -m examples.demo.run --omero
 
 test: ## Install what the tests need and run all of them
 	@scripts/setup.sh test

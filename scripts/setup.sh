@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Install what a goal of the Makefile needs: Debian packages, then .venv, then the servers.
-# Usage: scripts/setup.sh test|demo|demo-full|services. A second run takes a second.
+# Usage: scripts/setup.sh test|demo|demo-full|demo-omero|services. A second run takes a second.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-goal=${1:?usage: scripts/setup.sh test|demo|demo-full|services}
+goal=${1:?usage: scripts/setup.sh test|demo|demo-full|demo-omero|services}
 python=${PYTHON:-python3}
 galaxy=(graphviz postgresql)
 genomes=(kleborate kleborate-examples mash minimap2 ncbi-blast+)
@@ -16,6 +16,7 @@ case $goal in
   test) packages=("${galaxy[@]}" "${sync[@]}" "${omero[@]}" faketime) ;;
   demo) packages=("${galaxy[@]}" "${genomes[@]}") ;;
   demo-full) packages=("${galaxy[@]}" "${genomes[@]}" "${sync[@]}") ;;
+  demo-omero) packages=("${galaxy[@]}" "${genomes[@]}" "${omero[@]}") ;;
   services) packages=("${sync[@]}") ;;
   *) echo "unknown goal: $goal" >&2; exit 2 ;;
 esac
@@ -25,7 +26,7 @@ say() { printf '==> %s\n' "$*" >&2; }
 command -v "$python" >/dev/null || packages+=(python3 python3-venv)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 headers='import os, sysconfig; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'
-[[ $goal != test ]] || "$python" -c "$headers" 2>/dev/null || packages+=(python3-dev)
+[[ $goal != test && $goal != demo-omero ]] || "$python" -c "$headers" 2>/dev/null || packages+=(python3-dev)
 
 # First of all, so that nothing has been changed yet when a person has to act.
 missing=()
@@ -74,7 +75,7 @@ if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
 fi
 
 stamp=.venv/.omero
-if [[ $goal == test && $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+if [[ $goal == test || $goal == demo-omero ]] && [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
   rm -f "$stamp"
   wheels=$(.venv/bin/python -m scripts.zeroc_ice_wheel)
   .venv/bin/python -m pip install --disable-pip-version-check --find-links "$wheels" \
@@ -88,7 +89,7 @@ fi
 if [[ $goal == test ]]; then
   .venv/bin/python -m tests.servers.planemo >&2
 fi
-if [[ $goal != demo ]]; then
+if [[ $goal != demo && $goal != demo-omero ]]; then
   .venv/bin/python -c 'from tests.servers.neo4j import jars; jars()' >&2
 fi
 if [[ $goal == demo* ]]; then

@@ -55,8 +55,14 @@ def main() -> int:
     """Run all steps; 0 when every claim held."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument(
+    servers = parser.add_mutually_exclusive_group()
+    servers.add_argument(
         "--full", action="store_true", help="with RabbitMQ, and Neo4j as the lineage index"
+    )
+    servers.add_argument(
+        "--omero",
+        action="store_true",
+        help="with the catalog on OMERO: the server that OMERO_TEST_URL names, else a stand-in",
     )
     parser.add_argument("--seed", type=int, help="of the moment at which the campaign is killed")
     arguments = parser.parse_args()
@@ -71,6 +77,10 @@ def main() -> int:
                 from examples.demo.full import FullDemo  # noqa: PLC0415
 
                 chosen = FullDemo
+            elif arguments.omero:
+                from examples.demo.omero import OmeroDemo  # noqa: PLC0415
+
+                chosen = OmeroDemo
             chosen(arguments.output.absolute(), running, seed=seed).run()
     except KeyboardInterrupt:
         print("\ninterrupted; everything that the demo started has been stopped", file=sys.stderr)
@@ -287,7 +297,12 @@ class Demo:
         print(f"\nReport:   {self._report}")
         print(f"as table: {self._report.with_suffix('.tsv')}")
         print(f"Picture:  {self._picture}")
-        print(f"Catalog:  {self._output / 'biobank.db'}", flush=True)
+        print(f"Catalog:  {self.catalog_place}", flush=True)
+
+    @property
+    def catalog_place(self) -> str:
+        """Where the catalog is after the demo."""
+        return str(self._output / "biobank.db")
 
     def _expect(self, held: bool, claim: str) -> None:
         if not held:
