@@ -1,6 +1,7 @@
 """Looks how far the index is behind the catalog, and moves its `checked` mark.
 
-The mark is what makes an answer's age known and a wait for everything possible. Changes that
+The mark is what makes an answer's age known and a wait for everything possible. Counting all that
+is pending takes the longer the more it is, and is done the less often for it. Changes that
 stay away for long, though they were relayed, are sent again: a broker that lost its disk lost what
 it had confirmed.
 """
@@ -15,7 +16,7 @@ from typing import Final
 
 from biobank_core.catalog.port import Catalog, Position
 from biobank_core.errors import BiobankError, ConfigurationError
-from biobank_core.lineage.follow import Pending, advance_checked
+from biobank_core.lineage.follow import Pending, advance_checked, advance_to_gap
 from biobank_core.lineage.port import LineageIndex
 from sync_service import topology
 from sync_service.broker import Session
@@ -23,6 +24,10 @@ from sync_service.metrics import Metrics
 from sync_service.vitals import BackOff, Part
 
 LOOK_S: Final = 2.0
+# What is done again and again is followed by a pause so many times as long: most of the time is
+# for who writes.
+_PAUSES_A_LOOK: Final = 9
+_LONGEST_PAUSE_S: Final = 30.0
 # With nothing in the queue, nothing relayed and something still missing for so long, it is lost.
 LOST_AFTER_S: Final = 300.0
 
@@ -59,6 +64,7 @@ class Housekeeping:
         self._back_off = BackOff(stopping)
         self._settled: Position = {}
         self._unchanged_since = time.monotonic()
+        self._count_at = time.monotonic()
 
     def run(self) -> None:
         """Look again and again until told to stop. Raises ConfigurationError only."""
@@ -70,9 +76,9 @@ class Housekeeping:
                     self._open_session("housekeeping") as session,
                 ):
                     while not self._stopping.is_set():
-                        self._look(catalog, index, session)
+                        pause_s = self._look(catalog, index, session)
                         self._back_off.reset()
-                        session.drive(self._stopping.is_set, timeout_s=self._look_s)
+                        session.drive(self._stopping.is_set, timeout_s=pause_s)
             except ConfigurationError:
                 raise
             except BiobankError as exc:
@@ -80,17 +86,26 @@ class Housekeeping:
                 self._part.is_held_up(str(exc))
                 self._back_off.pause()
 
-    def _look(self, catalog: Catalog, index: LineageIndex, session: Session) -> None:
+    def _look(self, catalog: Catalog, index: LineageIndex, session: Session) -> float:
+        """Look once; how many s to pause then."""
         queued = session.depth(topology.QUEUE)
-        found = advance_checked(catalog, index)
         self._metrics.queued.set(queued)
         self._metrics.dead_letters.set(session.depth(topology.DEAD_QUEUE))
+        begun = time.monotonic()
+        if begun < self._count_at and not advance_to_gap(catalog, index):
+            self._part.moved()
+            took_s = time.monotonic() - begun
+            return max(self._look_s, min(_PAUSES_A_LOOK * took_s, _LONGEST_PAUSE_S))
+        found = advance_checked(catalog, index)
+        now = time.monotonic()
+        self._count_at = now + _PAUSES_A_LOOK * (now - begun)
         self._metrics.pending.set(found.changes)
         self._metrics.refused.set(len(found.refused))
         age_s = (datetime.now(UTC) - found.oldest).total_seconds() if found.oldest else 0.0
         self._metrics.lag.set(max(0.0, age_s))
         self._part.moved()
         self._look_for_lost(found, queued)
+        return self._look_s
 
     def _look_for_lost(self, found: Pending, queued: int) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ lacks, from the feed beyond its `checked` mark.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,10 +77,12 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     changes = units = 0
     oldest: datetime | None = None
     blocked: set[str] = set()
-    counted: set[Change] = set()
+    refusals = index.refused()
+    again = {(key, item.version): item for key, item in refusals.items() if item.sent_again}
     for some in unit_batches(catalog.changes(settled)):
         missed = lacking(index, some)
-        counted |= missed
+        for change in missed & again.keys():
+            del again[change]  # counted here
         for unit in some:
             missing = sum(change in missed for change in _changes_of(unit))
             if missing:
@@ -90,23 +92,23 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
                 blocked.add(unit.log)
             elif unit.log not in blocked:
                 settled[unit.log] = max(settled.get(unit.log, 0), unit.number)
-    # The last units may be such as the feed leaves out; they need not be looked at again.
+    _settle_rest(settled, head, blocked)
+    for refusal in again.values():
+        changes += 1
+        units += 1
+        oldest = refusal.time if oldest is None else min(oldest, refusal.time)
+    refused = [item for item in refusals.values() if not (item.discarded or item.sent_again)]
+    refused.sort(key=lambda refusal: (refusal.time, refusal.vid))
+    return Pending(changes, units, oldest, tuple(refused), settled)
+
+
+def _settle_rest(settled: dict[str, int], head: Position, blocked: Collection[str]) -> None:
+    """The last units may be such as the feed leaves out; they need not be looked at again."""
     settled.update(
         (log, max(number, settled.get(log, 0)))
         for log, number in head.items()
         if log not in blocked
     )
-    refused = []
-    for key, refusal in index.refused().items():
-        if refusal.sent_again:
-            if (key, refusal.version) not in counted:
-                changes += 1
-                units += 1
-                oldest = refusal.time if oldest is None else min(oldest, refusal.time)
-        elif not refusal.discarded:
-            refused.append(refusal)
-    refused.sort(key=lambda refusal: (refusal.time, refusal.vid))
-    return Pending(changes, units, oldest, tuple(refused), settled)
 
 
 def advance_checked(catalog: Catalog, index: LineageIndex) -> Pending:
@@ -115,6 +117,33 @@ def advance_checked(catalog: Catalog, index: LineageIndex) -> Pending:
     if found.settled != dict(index.checked()):
         index.set_checked(found.settled)
     return found
+
+
+def advance_to_gap(catalog: Catalog, index: LineageIndex) -> bool:
+    """Move the `checked` mark, looking no further than the first thousands with a pending change.
+
+    Whether there was none. It costs what was applied since the last time, however much is still to
+    come, and does not count that. Of several logs some may keep their mark.
+    """
+    head = dict(catalog.head())
+    before = index.checked()
+    settled = dict(before)
+    for some in unit_batches(catalog.changes(settled)):
+        missed = lacking(index, some)
+        blocked: set[str] = set()
+        for unit in some:
+            if unit.log in blocked or not missed.isdisjoint(_changes_of(unit)):
+                blocked.add(unit.log)
+            else:
+                settled[unit.log] = max(settled.get(unit.log, 0), unit.number)
+        if missed:
+            break
+    else:
+        missed = set()
+        _settle_rest(settled, head, ())
+    if settled != dict(before):
+        index.set_checked(settled)
+    return not missed
 
 
 def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> None:

@@ -21,8 +21,14 @@ from biobank_core.errors import (
     TimeoutExceededError,
     UnreachableError,
 )
-from biobank_core.lineage import links
-from biobank_core.lineage.follow import advance_checked, catch_up, pending, rebuild
+from biobank_core.lineage import follow, links
+from biobank_core.lineage.follow import (
+    advance_checked,
+    advance_to_gap,
+    catch_up,
+    pending,
+    rebuild,
+)
 from biobank_core.lineage.port import Direction, Question, Refusal, Relation
 from biobank_core.lineage.projection import project
 from biobank_core.lineage.registry import open_index
@@ -468,6 +474,30 @@ def test_a_discarded_change_does_not_keep_the_mark_or_a_waiter(fed):
     assert advance_checked(catalog, index).settled == catalog.head()
     index.forget_refusals([kept])
     assert index.refused() == {}
+
+
+def test_the_mark_moves_to_the_first_gap_without_counting_what_is_behind_it(fed, monkeypatch):
+    catalog, index, _ = fed
+    (log,) = catalog.head()
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    for number in range(4, 8):
+        save(catalog, data(number))
+    tell(catalog, index, data(1), data(4), data(6), data(7))
+    looked: list[int] = []
+    monkeypatch.setattr(follow, "BATCH", 1)  # a look at each unit
+    lacking = follow.lacking
+    monkeypatch.setattr(
+        follow, "lacking", lambda *args: looked.append(len(args[1])) or lacking(*args)
+    )
+    assert not advance_to_gap(catalog, index)
+    gap = index.checked()[log] + 1
+    assert next(unit.number for unit in catalog.changes({log: gap - 1})) == gap
+    assert gap == catalog.head()[log] - 2
+    assert len(looked) == gap
+    tell(catalog, index, data(5))
+    assert advance_to_gap(catalog, index)
+    assert index.checked() == catalog.head()
+    assert advance_to_gap(catalog, index)
 
 
 def test_a_refused_change_that_is_sent_again_is_pending_though_the_mark_has_passed_it(fed):
