@@ -36,8 +36,8 @@ class Metrics:
         self.foreign = self._gauge(
             "foreign_changes", "Objects of the catalog that other programs changed, not mended yet"
         )
-        self.compared = self._gauge(
-            "compared_timestamp_seconds", "When all of the catalog was last compared with its log"
+        self.reconciled = self._gauge(
+            "reconciled_timestamp_seconds", "When all of the catalog was last compared with its log"
         )
         self.idle = Gauge(
             "biobank_sync_idle_seconds",

@@ -30,7 +30,7 @@ from sync_service.relay import Relay
 from sync_service.state import RelayState, default_path
 from sync_service.topology import BrokerAddress
 from sync_service.vitals import STALLED_AFTER_S, Part
-from sync_service.watcher import COMPARE_EVERY_H, WatcherPart
+from sync_service.watcher import RECONCILE_EVERY_H, WatcherPart
 
 PARTS: Final = ("relay", "consumer", "recorder")
 # A batch under way at SIGTERM is finished; the thread that does not end is not waited for longer.
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 class Options:
     """What to run (some of PARTS) and how.
 
-    `listen`: HOST:PORT for health and metrics, None for none. `compare_every_h`: how often all of
+    `listen`: HOST:PORT for health and metrics, None for none. `reconcile_every_h`: how often all of
     a catalog that other programs can reach is compared with its log.
     """
 
@@ -54,7 +54,7 @@ class Options:
     state: Path | None = None
     listen: str | None = None
     stalled_after_s: float = STALLED_AFTER_S
-    compare_every_h: float = COMPARE_EVERY_H
+    reconcile_every_h: float = RECONCILE_EVERY_H
 
 
 def open_sync_index(settings: Settings) -> LineageIndex:
@@ -121,7 +121,7 @@ class Service:
                 stopping=self.stopping,
                 part=lambda: self._part("watcher"),
                 metrics=self.metrics,
-                compare_every_s=self.options.compare_every_h * 3600,
+                reconcile_every_s=self.options.reconcile_every_h * 3600,
             )
             yield self._thread("watcher", watcher.run)
         if self.options.parts & {"relay", "consumer"}:

@@ -24,7 +24,7 @@ from sync_service.state import state_folder, write_whole
 from sync_service.vitals import BackOff, Part
 
 LOOK_S: Final = 5.0
-COMPARE_EVERY_H: Final = 24.0
+RECONCILE_EVERY_H: Final = 24.0
 # How old the file may get while nothing new is found.
 _TELL_EVERY_S: Final = 30.0
 
@@ -38,7 +38,7 @@ class Told(msgspec.Struct, frozen=True):
     catalog: str
     foreign: int
     looked: datetime
-    compared: datetime
+    reconciled: datetime
 
 
 def told_path(catalog_url: str) -> Path:
@@ -72,14 +72,14 @@ class WatcherPart:
         part: Callable[[], Part],
         metrics: Metrics,
         look_s: float = LOOK_S,
-        compare_every_s: float = COMPARE_EVERY_H * 3600,
+        reconcile_every_s: float = RECONCILE_EVERY_H * 3600,
     ) -> None:
         self._open_catalog = open_catalog
         self._stopping = stopping
         self._new_part = part
         self._metrics = metrics
         self._look_s = look_s
-        self._compare_every_s = compare_every_s
+        self._reconcile_every_s = reconcile_every_s
         self._back_off = BackOff(stopping)
         self._part: Part | None = None
         self._known: frozenset[Drift] = frozenset()
@@ -103,23 +103,23 @@ class WatcherPart:
                 self._back_off.pause()
 
     def _serve(self, url: str, watch: Watch) -> None:
-        compared_at, found = time.monotonic(), watch.reconcile()
-        compared = datetime.now(UTC)
+        reconciled_at, found = time.monotonic(), watch.reconcile()
+        reconciled = datetime.now(UTC)
         told_at = float("-inf")
         while True:
             news = self._tell(found)
             if news or time.monotonic() - told_at > _TELL_EVERY_S:
-                told = Told(url, len(found), datetime.now(UTC), compared)
+                told = Told(url, len(found), datetime.now(UTC), reconciled)
                 write_whole(told_path(url), msgspec.json.encode(told))
                 told_at = time.monotonic()
-            self._metrics.compared.set(compared.timestamp())
+            self._metrics.reconciled.set(reconciled.timestamp())
             self._its_part().moved()
             self._back_off.reset()
             if self._stopping.wait(self._look_s):
                 return
-            if time.monotonic() - compared_at > self._compare_every_s:
-                compared_at, found = time.monotonic(), watch.reconcile()
-                compared = datetime.now(UTC)
+            if time.monotonic() - reconciled_at > self._reconcile_every_s:
+                reconciled_at, found = time.monotonic(), watch.reconcile()
+                reconciled = datetime.now(UTC)
             else:
                 found = watch.look()
 

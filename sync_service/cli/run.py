@@ -57,7 +57,7 @@ from sync_service.cli.common import settings_of
     "Losing it costs one reading of the whole feed.",
 )
 @click.option(
-    "--compare-every",
+    "--reconcile-every",
     metavar="HOURS",
     type=click.FloatRange(0.01, 168),
     default=24.0,
@@ -87,15 +87,15 @@ def command(
     batch: int,
     state: Path | None,
     stalled_after: float,
-    compare_every: float,
+    reconcile_every: float,
 ) -> None:
     """Keep the lineage index in step with the catalog, until told to stop.
 
     The recorder (with --galaxy, or alone) records Galaxy's jobs into the catalog; the relay reads
     the catalog's changes and sends them to RabbitMQ; the consumer takes them into the index. A
-    server that is away is waited for. With the relay goes a watcher: what other clients of OMERO do to
-    the catalog is said in the log and by `biobank-sync status`; `biobank verify --repair` mends it.
-    SIGTERM finishes the batch in hand.
+    server that is away is waited for. With the relay goes a watcher: what other clients of OMERO do
+    to the catalog is told in the log and by `status`; `biobank verify --repair` mends it. SIGTERM
+    finishes the batch in hand.
     """
     from sync_service.recorder import RecorderOptions  # noqa: PLC0415
     from sync_service.service import (  # noqa: PLC0415
@@ -117,7 +117,7 @@ def command(
             state=state,
             listen=listen,
             stalled_after_s=stalled_after,
-            compare_every_h=compare_every,
+            reconcile_every_h=reconcile_every,
         ),
     )
     with stopped_by_signals(service.stopping):

@@ -46,7 +46,7 @@ def command(ctx: click.Context, *, format: str, output: str | None) -> None:
         if (watched := last_told(catalog)) is not None:
             told["foreign_changes"] = watched.foreign
             told["looked_at"] = watched.looked.isoformat(timespec="seconds")
-            told["compared_at"] = watched.compared.isoformat(timespec="seconds")
+            told["reconciled_at"] = watched.reconciled.isoformat(timespec="seconds")
     with open_output(output) as stream:
         if format == "json":
             stream.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")

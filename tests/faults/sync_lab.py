@@ -127,7 +127,10 @@ class Changes:
 
 
 class SyncLab:
-    """One catalog, one index, one broker; processes of `biobank-sync` that are ended at the end."""
+    """One catalog, one index, one broker; processes of `biobank-sync` that are ended at the end.
+
+    `catalog` is the URL of another than a file of the lab's own, `account` who logs in there.
+    """
 
     def __init__(
         self,
@@ -136,6 +139,8 @@ class SyncLab:
         *,
         neo4j: Neo4jServer | None,
         name: str = "",
+        catalog: str | None = None,
+        account: Mapping[str, str] | None = None,
     ) -> None:
         print(f"BIOBANK_FAULT_SEED={SEED}")
         self.name = name
@@ -148,14 +153,15 @@ class SyncLab:
             **environment(folder),
             **rabbitmq.environment,
             **(neo4j.environment if neo4j else {}),
-            "BIOBANK_CATALOG": f"sqlite:///{folder}/c.db",
+            "BIOBANK_CATALOG": catalog or f"sqlite:///{folder}/c.db",
+            **(account or {}),
             "BIOBANK_INDEX": neo4j.url if neo4j else f"sqlite:///{folder}/i.db",
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._said_before: dict[str, int] = {}
         # How long each kill came after the load had begun.
         self.kills_s: list[float] = []
-        self.catalog = open_catalog(self.settings.catalog, create=True)
+        self.catalog = open_catalog(self.settings.catalog, create=True, settings=self.settings)
         with self.index() as index:
             index.clear()
             index.set_checked({}, exactly=True)
