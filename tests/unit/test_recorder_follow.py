@@ -5,40 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from biobank_core.catalog.sqlite import SqliteCatalog
-from biobank_core.config import load_settings
 from biobank_core.errors import NotPermittedError, UnreachableError
 from biobank_core.galaxy import follow, recorder
 from biobank_core.galaxy.client import GalaxyClient
 from biobank_core.galaxy.events import Doorbell
 from biobank_core.galaxy.follow import Follower, OddJobs
-from biobank_core.galaxy.recorder import Recorder, Scope, Summary
+from biobank_core.galaxy.recorder import Scope, Summary
 from biobank_core.galaxy.rounds import LiveRounds
 from biobank_core.galaxy.rules import Choice, Rules
 from biobank_core.model.kinds import Cursor
-from biobank_core.stores import open_stores
 from tests.faults.galaxy_over_http import served
+from tests.unit.recorder_lab import catalog, recorder_of
 from tests.unit.scripted_galaxy import ScriptedGalaxy, end
 from tests.unit.test_recorder_client import KEY, Server, server
 
-__all__ = ["server"]  # the fixture
+__all__ = ["catalog", "server"]  # the fixtures
 
 QUICK = {"interval_s": 0.05, "shortest_s": 0.01}
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
-    settings = load_settings(catalog=f"sqlite:///{tmp_path / 'c.db'}", environment={})
-    with open_stores(settings, write=True) as stores:
-        assert isinstance(stores.catalog, SqliteCatalog)
-        yield stores.catalog
 
 
 class Rounds:
@@ -169,15 +159,7 @@ def test_an_odd_job_that_is_left_alone_is_not_forgotten(
 
     def a_round(*not_now: str) -> Summary:
         galaxy.asked.clear()
-        made = Recorder(
-            catalog,
-            galaxy,  # type: ignore[arg-type]
-            server="g",
-            scope=Scope(),
-            rules=Rules(),
-            study=None,
-            by="test",
-        )
+        made = recorder_of(catalog, galaxy)
         return made.run(made.prepare(not_now))
 
     assert list(a_round().failed) == ["odd"]
@@ -195,15 +177,7 @@ def test_what_is_stopped_in_the_middle_saves_the_unit_in_hand(
         galaxy.add(f"j{number}", number * 20)
 
     def record(stopped: Callable[[], bool]) -> Summary:
-        made = Recorder(
-            catalog,
-            galaxy,  # type: ignore[arg-type]
-            server="g",
-            scope=Scope(),
-            rules=Rules(),
-            study=None,
-            by="test",
-        )
+        made = recorder_of(catalog, galaxy)
         return made.run(made.prepare(), stopped=stopped)
 
     asked = iter([False, False, True])
@@ -218,15 +192,7 @@ def test_jobs_that_the_rules_leave_out_are_not_listed_for_ever(catalog: SqliteCa
         galaxy.add(f"other{number}", number * 20, tool_id="other")
     rules = Rules(exclude=Choice(tools=("other",)))
     for expected in (50, 1):
-        made = Recorder(
-            catalog,
-            galaxy,  # type: ignore[arg-type]
-            server="g",
-            scope=Scope(),
-            rules=rules,
-            study=None,
-            by="test",
-        )
+        made = recorder_of(catalog, galaxy, rules=rules)
         assert made.run(made.prepare()).seen == expected
     [cursor] = catalog.find("Cursor")
     assert isinstance(cursor.object, Cursor)
@@ -240,15 +206,7 @@ def test_jobs_that_have_not_ended_cost_no_request_a_round(catalog: SqliteCatalog
 
     def a_round(*, ask_waiting: bool) -> tuple[int, int]:
         galaxy.asked.clear()
-        made = Recorder(
-            catalog,
-            galaxy,  # type: ignore[arg-type]
-            server="g",
-            scope=Scope(),
-            rules=Rules(),
-            study=None,
-            by="test",
-        )
+        made = recorder_of(catalog, galaxy)
         summary = made.run(made.prepare(ask_waiting=ask_waiting))
         return summary.recorded, summary.waiting
 
@@ -268,15 +226,7 @@ def test_what_the_rules_leave_out_is_decided_once(catalog: SqliteCatalog) -> Non
     unwanted: set[str] = set()
     for left_out, asked in ((2, 5), (2, 0)):
         galaxy.asked.clear()
-        made = Recorder(
-            catalog,
-            galaxy,  # type: ignore[arg-type]
-            server="g",
-            scope=Scope(),
-            rules=rules,
-            study=None,
-            by="test",
-        )
+        made = recorder_of(catalog, galaxy, rules=rules)
         made.run(made.prepare(unwanted=unwanted))
         unwanted = made.unwanted
         assert (made.summary.left_out, unwanted) == (left_out, {"j1", "j2"})

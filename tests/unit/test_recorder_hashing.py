@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from biobank_core.catalog.sqlite import SqliteCatalog
-from biobank_core.config import load_settings
 from biobank_core.errors import UnreachableError
 from biobank_core.galaxy import hashing, identity
 from biobank_core.galaxy.again import compute_hashes
@@ -21,8 +19,10 @@ from biobank_core.galaxy.recorder import record
 from biobank_core.galaxy.records import DatasetRecord
 from biobank_core.galaxy.refresh import Refresher
 from biobank_core.model.kinds import DataObject
-from biobank_core.stores import open_stores
+from tests.unit.recorder_lab import catalog
 from tests.unit.scripted_galaxy import ScriptedGalaxy, dataset_uuid, end
+
+__all__ = ["catalog"]  # the fixture
 
 SIZES = {1: 10, 2: 10, 3: 10, 4: 10_000}
 
@@ -58,14 +58,6 @@ class HashingGalaxy(ScriptedGalaxy):
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "_FIRST_LOOK_S", 0.001)
     monkeypatch.setattr(hashing, "_PATIENCE_S", 0.05)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
-    settings = load_settings(catalog=f"sqlite:///{tmp_path / 'c.db'}", environment={})
-    with open_stores(settings, write=True) as stores:
-        assert isinstance(stores.catalog, SqliteCatalog)
-        yield stores.catalog
 
 
 @pytest.fixture

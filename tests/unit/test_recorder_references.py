@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ from msgspec.structs import replace
 
 from biobank_core.catalog.port import Save
 from biobank_core.catalog.sqlite import SqliteCatalog
-from biobank_core.config import load_settings
 from biobank_core.galaxy import identity
 from biobank_core.galaxy.recorder import Summary, record
 from biobank_core.galaxy.records import CollectionEnd, CollectionRecord, ElementRecord
@@ -24,23 +21,16 @@ from biobank_core.model.kinds import (
     ActionStatus,
     DataSample,
     Port,
-    Study,
     Tube,
 )
 from biobank_core.selection.criteria import Criteria
 from biobank_core.selection.select import select
-from biobank_core.stores import open_stores
+from tests.unit.recorder_lab import action, catalog, study_of
 from tests.unit.scripted_galaxy import ScriptedGalaxy, dataset_uuid, end
 
+__all__ = ["catalog"]  # the fixture
+
 RULES = Rules(references=(ReferenceRule(parameter="genome", study="references"),))
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
-    settings = load_settings(catalog=f"sqlite:///{tmp_path / 'c.db'}", environment={})
-    with open_stores(settings, write=True) as stores:
-        assert isinstance(stores.catalog, SqliteCatalog)
-        yield stores.catalog
 
 
 @pytest.fixture
@@ -70,22 +60,10 @@ def run(catalog: SqliteCatalog, galaxy: ScriptedGalaxy, **options: Any) -> Summa
     return record(catalog, galaxy, server="g", **{"rules": RULES, **options})  # type: ignore[arg-type]
 
 
-def study_of(catalog: SqliteCatalog, label: str) -> str:
-    study = Study(vid=new_vid(), label=label)
-    catalog.commit([Save(object=study)], by="test")
-    return study.vid
-
-
 def reference(catalog: SqliteCatalog, study: str, label: str) -> str:
     made = DataSample(vid=new_vid(), label=label, study=study)
     catalog.commit([Save(object=made)], by="test")
     return made.vid
-
-
-def action(catalog: SqliteCatalog, job_id: str) -> Action:
-    [found] = catalog.find("Action", {"galaxy.job_id": job_id})
-    assert isinstance(found.object, Action)
-    return found.object
 
 
 def inputs(catalog: SqliteCatalog, job_id: str) -> dict[str, str]:

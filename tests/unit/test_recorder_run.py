@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +11,11 @@ from msgspec.structs import replace
 
 from biobank_core.catalog.port import Change, Delete, Receipt, Save
 from biobank_core.catalog.sqlite import SqliteCatalog
-from biobank_core.config import load_settings
 from biobank_core.errors import NotFoundError, StaleVersionError
 from biobank_core.galaxy import identity, recorder
 from biobank_core.galaxy.linking import link, unlinked
 from biobank_core.galaxy.merge import merged
-from biobank_core.galaxy.recorder import Recorder, Scope, Summary, record
+from biobank_core.galaxy.recorder import Summary, record
 from biobank_core.galaxy.records import (
     CollectionEnd,
     CollectionRecord,
@@ -28,21 +26,15 @@ from biobank_core.galaxy.rules import Choice, Rules, SampleRule, StudyRule, Tool
 from biobank_core.galaxy.unrecorded import unrecorded
 from biobank_core.model.galaxy import GalaxyDataset
 from biobank_core.model.ids import new_vid
-from biobank_core.model.kinds import Action, Cursor, DataSample, SoftwareProgram, Study, Tube
-from biobank_core.stores import open_stores
+from biobank_core.model.kinds import Cursor, DataSample, SoftwareProgram, Tube
+from tests.unit.recorder_lab import action, catalog, recorder_of, study_of
 from tests.unit.scripted_galaxy import START, ScriptedGalaxy, dataset_uuid, end
+
+__all__ = ["catalog"]  # the fixture
 
 
 def vid(number: int) -> str:
     return identity.data_sample_vid(dataset_uuid(number))
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[SqliteCatalog]:
-    settings = load_settings(catalog=f"sqlite:///{tmp_path / 'c.db'}", environment={})
-    with open_stores(settings, write=True) as stores:
-        assert isinstance(stores.catalog, SqliteCatalog)
-        yield stores.catalog
 
 
 @pytest.fixture
@@ -55,22 +47,10 @@ def run(catalog: SqliteCatalog, galaxy: ScriptedGalaxy, **options: Any) -> Summa
     return record(catalog, galaxy, server="g", **options)  # type: ignore[arg-type]
 
 
-def action(catalog: SqliteCatalog, job_id: str) -> Action:
-    [found] = catalog.find("Action", {"galaxy.job_id": job_id})
-    assert isinstance(found.object, Action)
-    return found.object
-
-
 def sample(catalog: SqliteCatalog, number: int) -> DataSample:
     found = catalog.get([vid(number)])[vid(number)].object
     assert isinstance(found, DataSample)
     return found
-
-
-def study_of(catalog: SqliteCatalog, label: str) -> str:
-    study = Study(vid=new_vid(), label=label)
-    catalog.commit([Save(object=study)], by="test")
-    return study.vid
 
 
 def tube_of(catalog: SqliteCatalog, study: str, label: str) -> str:
@@ -493,15 +473,7 @@ def test_jobs_without_an_action_are_found_whatever_the_cursor_says(
     for number in (5, 6):
         galaxy.add(f"new twin{number}", 9, create_time=START, outputs=(end("o", number),))
     lost = [row for _, row in unrecorded(catalog, galaxy, server="g", rules=rules)]  # type: ignore[arg-type]
-    made = Recorder(
-        catalog,
-        galaxy,  # type: ignore[arg-type]
-        server="g",
-        scope=Scope(),
-        rules=rules,
-        study=None,
-        by="test",
-    )
+    made = recorder_of(catalog, galaxy, rules=rules)
     assert made.run(made.these(lost)).recorded == 2
     assert list(unrecorded(catalog, galaxy, server="g", rules=rules)) == []  # type: ignore[arg-type]
 
