@@ -1,7 +1,7 @@
-"""The catalogs that the tests of our Galaxy tools use: `test`, which they read, and `scratch`.
+"""The catalogs that the tests of our Galaxy tools use: `test` to read, `scratch` to write to.
 
 `test` is the tour of README with files behind its data, among them odd names, a damaged file and
-one outside of the folder that jobs may read.
+one outside of the folder that jobs may read. `work` and `cron` are copies of it to write to.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from biobank_core.model.kinds import Campaign, CampaignItem, CampaignState, Item
 ROOT = Path(__file__).parents[2]
 CATALOGS = "catalogs"
 TOUR = ROOT / "examples" / "tour"
+_COPIES = ("work", "cron")
 _STUDY = "V0EFA10142884E5407B493061E68BDB417"
 _ODD_STUDY = 'EMPTY "<b>&'
 _GENOMES = ("T1", "T2", "T3")
@@ -63,12 +64,12 @@ def _table_rows(folder: Path) -> str:
     files = folder / "files"
     return "".join(
         f"{name}\tThe catalog {name!r} of the tests\tsqlite:///{folder}/{name}.db\t\t{files}\n"
-        for name in ("test", "scratch")
+        for name in ("test", "scratch", *_COPIES)
     )
 
 
 def prepare(folder: Path) -> None:
-    """Make both catalogs anew, and the files of `test`."""
+    """Make the catalogs anew, and the files of `test`."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
     tables = folder / "tables"
@@ -87,6 +88,8 @@ def prepare(folder: Path) -> None:
     _biobank(folder, "test", "load", "files.jsonl")
     _add_campaigns(folder)
     _biobank(folder, "test", "consent", "withdraw", "KPN:KP-02", "--date", "2024-06-30")
+    for name in _COPIES:
+        shutil.copy(folder / "test.db", folder / f"{name}.db")
 
 
 def _data(folder: Path) -> Iterator[dict[str, Any]]:
