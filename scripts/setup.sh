@@ -13,7 +13,7 @@ sync=(rabbitmq-server maven default-jre-headless)
 # What zeroc-ice is built with, unless pip finds a wheel of it; openssl makes a certificate.
 omero=(g++ libbz2-dev libssl-dev openssl)
 case $goal in
-  test) packages=("${galaxy[@]}" "${sync[@]}" "${omero[@]}" faketime) ;;
+  test) packages=("${galaxy[@]}" "${sync[@]}" "${omero[@]}" faketime systemd) ;;
   demo) packages=("${galaxy[@]}" "${genomes[@]}") ;;
   demo-full) packages=("${galaxy[@]}" "${genomes[@]}" "${sync[@]}") ;;
   demo-omero) packages=("${galaxy[@]}" "${genomes[@]}" "${omero[@]}") ;;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
 
 from biobank_core.config import Secret, Settings
 from biobank_core.errors import ConfigurationError, StorageError
@@ -28,6 +30,7 @@ from sync_service.service import Options, Service
 from sync_service.state import RelayState, default_path
 from sync_service.topology import BrokerAddress
 from sync_service.vitals import BackOff, Part
+from tests.servers.missing import service_is_missing
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -166,6 +169,16 @@ def test_metrics_are_what_prometheus_reads(server: tuple[HealthServer, Part, Clo
     assert status == 200
     assert "# TYPE biobank_sync_applied_messages_total counter" in text
     assert 'biobank_sync_idle_seconds{part="relay"}' in text
+    # The format's own parser, and what promtool asks for beside it: help, and names as they end.
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
+        assert family.documentation
+        for sample in family.samples:
+            assert (family.type == "counter") == (sample.name == f"{family.name}_total")
+    told = {sample.name for family in families for sample in family.samples}
+    # Of what has a label nothing is told before it has happened.
+    assert Metrics().names() - told == {"biobank_sync_reconnects_total"}
 
 
 @pytest.mark.parametrize("address", ["8080", "localhost:x", "127.0.0.1:99999", ":-1"])
@@ -259,6 +272,25 @@ def test_a_unit_starts_a_command_that_exists(path: Path) -> None:
     done = CliRunner().invoke(cli, [*words[1:], "--help"])
     assert done.exit_code == 0, done.output
     assert "PASSWORD" not in path.read_text().replace("EnvironmentFile", "")
+
+
+def test_systemd_itself_finds_no_fault_with_the_units(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        service_is_missing("systemd-analyze is not installed: apt-get install systemd")
+    units = [tmp_path / path.name for path in DEPLOY.glob("*.service")]
+    for unit in units:
+        # It wants the program to be there.
+        text = (DEPLOY / unit.name).read_text()
+        unit.write_text(text.replace("/opt/biobank/bin/biobank-sync", "/bin/true"))
+
+    def told() -> str:
+        command = ["systemd-analyze", "verify", "--man=no", *units]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return f"{done.stdout}{done.stderr}{done.returncode or ''}"
+
+    assert told() == ""
+    units[0].write_text(units[0].read_text().replace("RestartSec=", "RestartSecs="))
+    assert "RestartSecs" in told()
 
 
 def test_the_compose_file_has_the_three_and_no_secret() -> None:
