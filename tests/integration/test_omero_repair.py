@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from biobank_core.catalog.port import Catalog, ChangeKind, Drift, Save
 from biobank_core.catalog.registry import open_catalog
-from biobank_core.errors import StorageError
+from biobank_core.errors import InputError, StorageError
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.verify import verify
 from biobank_core.model.ids import new_vid
@@ -186,6 +187,124 @@ def test_a_deleted_commit_stops_writers_until_repaired(
         assert told == {kpn.vid, first.vid, second.vid, third.vid}
         assert list(mending.changes(mending.head())) == []
         assert mending.history(first.vid)
+
+
+def edited(client: Client, number: int, change: Callable[[Any], None]) -> None:
+    """Change an annotation as any other program would."""
+    found = client.query.get("MapAnnotation", number)
+    change(found)
+    client.update.saveObject(found)
+
+
+def unreadable(client: Client, log: str, number: int) -> None:
+    from omero.rtypes import rstring
+
+    name = f"{log}/{number:012d}"
+    edited(client, annotation(client, name), lambda found: found.setDescription(rstring("{}")))
+
+
+def renamed_commit(client: Client, log: str, number: int) -> None:
+    from omero.rtypes import rstring
+
+    name = f"{log}/{number:012d}"
+    edited(client, annotation(client, name), lambda found: found.setName(rstring("mine now")))
+
+
+def repointed(client: Client, log: str, number: int) -> None:
+    import omero.model
+    from omero.rtypes import rlong, rstring
+
+    other = omero.model.ExternalInfoI()
+    other.setEntityId(rlong(1))
+    other.setEntityType(rstring("other"))
+    other.setLsid(rstring("other"))
+
+    def change(found: Any) -> None:
+        found.getDetails().setExternalInfo(other)
+
+    edited(client, annotation(client, f"{log}/{number:012d}"), change)
+
+
+def doubled(client: Client, log: str, number: int) -> None:
+    import omero.model
+
+    found = client.query.get("MapAnnotation", annotation(client, f"{log}/{number:012d}"))
+    twin = omero.model.MapAnnotationI()
+    twin.setNs(found.getNs())
+    twin.setName(found.getName())
+    twin.setDescription(found.getDescription())
+    client.update.saveObject(twin)
+
+
+def without_next_row(client: Client, log: str, number: int) -> None:
+    from omero.cmd import Delete2
+
+    last = client.query.get("MapAnnotation", annotation(client, f"{log}/{number:012d}"))
+    token = json.loads(last.getDescription().getValue())["token"]
+    client.submit(Delete2(targetObjects={"ExternalInfo": [token]}))
+
+
+@pytest.mark.parametrize(
+    ("which", "damage"),
+    [
+        (2, unreadable),
+        (3, unreadable),
+        (2, renamed_commit),
+        (3, renamed_commit),
+        (2, repointed),
+        (3, repointed),
+        (2, doubled),
+        (3, doubled),
+        (3, without_next_row),
+    ],
+)
+def test_each_kind_of_damage_is_told_stops_writers_and_is_mended(
+    catalog: Catalog,
+    kpn: Study,
+    group: OwnGroup,
+    which: int,
+    damage: Callable[[Client, str, int], None],
+) -> None:
+    first, second = tube(catalog, kpn, "T1"), tube(catalog, kpn, "T2")
+    log = next(iter(catalog.head()))
+    catalog.close()
+    with group.login() as client:
+        damage(client, log, which)
+    with open_catalog(group.url) as again:
+        assert len(list(again.damage())) == 1
+        everything = {kpn.vid, first.vid, second.vid}
+        assert set(again.get(everything)) == everything
+        # The others are seen by who reads the whole chain, as `verify` does.
+        if damage is not repointed and (damage, which) != (unreadable, 2):
+            with pytest.raises(StorageError, match="verify --repair"):
+                tube(again, kpn, "T3")
+    with open_catalog(group.url) as mending:
+        drift(mending, repair=True)
+        assert list(mending.damage()) == []
+        assert drift(mending) == []
+        third = tube(mending, kpn, "T3")
+        told = {change.vid for unit in mending.changes({}) for change in unit.changes}
+        assert told == {*everything, third.vid}
+        assert set(mending.get(told)) == told
+        assert [entry.object for entry in mending.history(third.vid)] == [third]
+
+
+@pytest.mark.parametrize("units", [0, 2])
+def test_a_first_commit_that_is_gone_is_told_and_put_back(group: OwnGroup, units: int) -> None:
+    made = []
+    with open_catalog(group.url, create=True) as catalog:
+        for number in range(units):
+            made.append(Study(vid=new_vid(), label=f"S{number}"))
+            catalog.commit([Save(object=made[-1])], by="ada")
+    with group.login() as client:
+        delete(client, *client.ids("select a.id from Annotation a where a.ns like '%/log/root'"))
+    with pytest.raises(StorageError if units else InputError, match="biobank init"):
+        open_catalog(group.url)
+    with open_catalog(group.url, create=True) as again:
+        assert (list(again.damage()), drift(again)) == ([], [])
+        again.commit([Save(object=Study(vid=new_vid(), label="next"))], by="ada")
+        assert [unit.number for unit in again.changes({})] == list(range(1, units + 2))
+        assert set(again.get(one.vid for one in made)) == {one.vid for one in made}
 
 
 def test_a_commit_that_was_taken_out_of_the_chain_is_told(

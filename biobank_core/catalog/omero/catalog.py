@@ -10,7 +10,7 @@ from typing import Any, Final
 from biobank_core.catalog.checks import Write, check, prepare
 from biobank_core.catalog.omero import feed, finding, removal
 from biobank_core.catalog.omero.commit import Writer
-from biobank_core.catalog.omero.damage import damage
+from biobank_core.catalog.omero.damage import damage, rootless
 from biobank_core.catalog.omero.drift import Reconciler
 from biobank_core.catalog.omero.groups import Groups
 from biobank_core.catalog.omero.log import Log, roots
@@ -69,7 +69,7 @@ class OmeroCatalog(Catalog):
     def migrate(self) -> None:
         self._session.refuse_closed()
         if not self.schema_version():
-            self._groups.open_first_log()
+            self._groups.open_first_log(self._scope)
             self._logs = None
 
     def close(self) -> None:
@@ -182,6 +182,7 @@ class OmeroCatalog(Catalog):
 
     def damage(self) -> Iterator[str]:
         self._session.refuse_closed()
+        yield from map(str, rootless(self._scope))
         for log in self._known_logs():
             yield from damage(self._scope, log)
 

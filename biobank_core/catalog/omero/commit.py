@@ -29,6 +29,8 @@ _LONGEST_PAUSE_S: Final = 0.5
 # Tries of one call that fails though nobody's commit stands in the way, before the log is looked
 # at for damage: namespaces that are new, deadlocks with other programs.
 _TRIES: Final = 6
+# The constraint of the database that a second commit of one number violates.
+_TAKEN: Final = "annotation_external_id_key"
 
 
 class Writer:
@@ -149,12 +151,12 @@ class Writer:
             if there is not None:
                 return there.unit.id == self._id
             time.sleep(random.uniform(0, 0.1))  # noqa: S311
-        self._refuse_damage(number, head)
+        self._refuse_damage(number, head, taken=_TAKEN in reason)
         raise StorageError(
             f"{self._session.address.server} does not take the unit: {reason}; nothing was saved"
         )
 
-    def _refuse_damage(self, number: int, head: Commit) -> None:
+    def _refuse_damage(self, number: int, head: Commit, *, taken: bool) -> None:
         later = self._log.beyond(number)
         if later is not None:
             raise StorageError(
@@ -162,6 +164,8 @@ class Writer:
             )
         if not self._log.token_is_there(head):
             raise StorageError(self._log.damaged(f"the row that {head.name} names is gone"))
+        if taken:
+            raise StorageError(self._log.damaged(f"what follows {head.name} is no commit any more"))
 
     def _receipt(self, writes: Sequence[Write], commit: Commit) -> Receipt:
         return Receipt(

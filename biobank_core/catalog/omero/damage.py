@@ -3,11 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from biobank_core.catalog.omero.log import Commit, Log, open_log
-from biobank_core.catalog.omero.names import COMMIT
+from biobank_core.catalog.omero.log import Commit, Log, open_log, roots
+from biobank_core.catalog.omero.names import COMMIT, parse_unit, unit_name
 from biobank_core.catalog.omero.rows import Scope
 from biobank_core.errors import StorageError
+
+
+class Rootless(NamedTuple):
+    """A log whose first commit is gone; `group` and `owner` of the others."""
+
+    log: str
+    group: int
+    owner: int
+
+    def __str__(self) -> str:
+        return (
+            f"the first commit of the log {self.log} of group {self.group} was deleted or changed "
+            "in OMERO; `biobank init`, by an owner of the group, puts it back"
+        )
+
+
+def rootless(scope: Scope) -> list[Rootless]:
+    """Logs without their first commit."""
+    known = [f"{root.log}/%" for root in roots(scope)]
+    found: list[Rootless] = []
+    while True:
+        others = {f"log{n}": name for n, name in enumerate(known)}
+        condition = "a.ns = :ns" + "".join(f" and a.name not like :{name}" for name in others)
+        rows = scope.rows("select min(a.name) from MapAnnotation a", condition, ns=COMMIT, **others)
+        # OMERO gives the row of a null without its cell.
+        if not rows or not rows[0] or not rows[0][0]:
+            return found
+        name = rows[0][0]
+        place = parse_unit(name)
+        known.append(name if place is None else f"{place[0]}/%")
+        if place is not None:
+            [[group, owner], *_] = scope.rows(
+                "select a.details.group.id, a.details.owner.id from MapAnnotation a",
+                "a.name = :name",
+                name=name,
+            )
+            found.append(Rootless(place[0], group, owner))
+
+
+def put_back(scope: Scope, lost: Rootless, *, by: str) -> None:
+    """Save the first commit of this log again, with the token that the second points to."""
+    first = _points(scope, lost.log).get(unit_name(lost.log, 1), 0)
+    open_log(scope.session, lost.group, by=by, again=(lost.log, first))
 
 
 def damage(scope: Scope, log: Log) -> Iterator[str]:
@@ -17,7 +61,7 @@ def damage(scope: Scope, log: Log) -> Iterator[str]:
         return
     try:
         last = log.root
-        points = _points(scope, log)
+        points = _points(scope, log.uuid)
         for commit in log.after(0):
             if points.get(commit.name) != last.unit.token:
                 yield log.damaged(f"commit {commit.number} no longer holds its place in the chain")
@@ -28,6 +72,8 @@ def damage(scope: Scope, log: Log) -> Iterator[str]:
         return
     if not log.token_is_there(last):
         yield log.damaged(f"what follows commit {last.number} is gone")
+    elif log.taken(last) and log.look(last.number + 1) is None:
+        yield log.damaged(f"what follows commit {last.number} is no commit any more")
 
 
 def go_on(scope: Scope, log: Log, *, by: str) -> None:
@@ -47,7 +93,7 @@ def two_first_commits(scope: Scope, roots: Sequence[Commit]) -> list[Commit]:
 
 def _last_good(scope: Scope, log: Log) -> Commit:
     last = log.root
-    points = _points(scope, log)
+    points = _points(scope, log.uuid)
     try:
         for commit in log.after(0):
             if points.get(commit.name) != last.unit.token:
@@ -66,12 +112,12 @@ def _last_good(scope: Scope, log: Log) -> Commit:
     return last
 
 
-def _points(scope: Scope, log: Log) -> dict[str, int]:
-    """The token that each commit points to, by its name."""
+def _points(scope: Scope, log: str) -> dict[str, int]:
+    """The token that each commit of a log points to, by its name."""
     rows = scope.rows(
         "select a.name, e.id from MapAnnotation a join a.details.externalInfo e",
         "a.ns = :ns and a.name like :names",
         ns=COMMIT,
-        names=f"{log.uuid}/%",
+        names=f"{log}/%",
     )
     return dict(rows)

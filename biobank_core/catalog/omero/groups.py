@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from biobank_core.catalog.checks import Unit
 from biobank_core.catalog.omero import routing
-from biobank_core.catalog.omero.damage import damage, go_on, two_first_commits
+from biobank_core.catalog.omero.damage import (
+    damage,
+    go_on,
+    put_back,
+    rootless,
+    two_first_commits,
+)
 from biobank_core.catalog.omero.log import Commit, Log, open_log, roots
 from biobank_core.catalog.omero.rows import Scope
 from biobank_core.catalog.omero.session import Session
@@ -62,17 +68,34 @@ class Groups:
                     "one at the same moment; `biobank verify --repair` retires the empty one"
                 )
             older = (*former.older, former) if former is not None else ()
+            if former is not None:
+                former.given_up = True
             newest[key] = Log(scope, root, older)
         return list(newest.values())
 
-    def open_first_log(self) -> None:
-        """Open a log in the group that the URL names (the first of several)."""
+    def open_first_log(self, scope: Scope) -> None:
+        """Open a log in the group that the URL names (the first of several), or put back its first
+        commit where only that is gone."""
         group = self._all[0]
         self._refuse_stranger(group)
+        if self._put_back(scope):
+            return
         open_log(self._session, group.id, by=str(self._session.context.userName))
+
+    def _put_back(self, scope: Scope) -> bool:
+        """Put back the first commits that are gone; whether there were any."""
+        lost = [
+            one
+            for one in rootless(scope)
+            if not self._is_private(one.group) or one.owner == self._session.user_id
+        ]
+        for one in lost:
+            put_back(scope, one, by=str(self._session.context.userName))
+        return bool(lost)
 
     def mend_logs(self, scope: Scope) -> None:
         """Retire empty logs that were opened twice; go on from the last good commit of damaged."""
+        self._put_back(scope)
         by_group: dict[tuple[int, int | None], list[Commit]] = {}
         for root in roots(scope):
             owner = root.owner if self._is_private(root.group) else None

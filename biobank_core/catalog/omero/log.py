@@ -28,7 +28,7 @@ from biobank_core.catalog.omero.names import (
     parse_unit,
     unit_name,
 )
-from biobank_core.catalog.omero.rows import Scope
+from biobank_core.catalog.omero.rows import ALL_GROUPS, Scope
 from biobank_core.catalog.omero.session import LostRace, Session, UnknownFate, quietly
 from biobank_core.errors import StorageError
 
@@ -110,14 +110,27 @@ def roots(scope: Scope) -> list[Commit]:
     return sorted((parse_commit(row) for row in rows), key=lambda commit: commit.annotation)
 
 
-def commits_named(scope: Scope, names: Sequence[str]) -> dict[str, Commit]:
-    """The commits of these names. Raises StorageError for two of one name."""
+def commits_named(
+    scope: Scope, names: Sequence[str], *, damaged: bool = False
+) -> dict[str, Commit]:
+    """The commits of these names. Raises StorageError for two of one name, or one changed.
+
+    Of a log that is known to be `damaged` those that can be read, and of two the older.
+    """
     found: dict[str, Commit] = {}
     if not names:
         return found
-    for row in scope.rows(_COLUMNS, "a.ns = :ns and a.name in (:names)", ns=COMMIT, names=names):
-        commit = parse_commit(row)
+    rows = scope.rows(_COLUMNS, "a.ns = :ns and a.name in (:names)", ns=COMMIT, names=names)
+    for row in sorted(rows, key=lambda row: int(row[2])):
+        try:
+            commit = parse_commit(row)
+        except StorageError:
+            if damaged:
+                continue
+            raise
         if commit.name in found:
+            if damaged:
+                continue
             raise StorageError(
                 f"the log has two commits {commit.name} (annotations {commit.annotation} and "
                 f"{found[commit.name].annotation}); `biobank verify --repair` opens a new log"
@@ -135,6 +148,8 @@ class Log:
 
     def __init__(self, scope: Scope, root: Commit, older: tuple[Log, ...] = ()) -> None:
         self.uuid: Final = root.log
+        # What can be read of a log that another one goes on from is read.
+        self.given_up = False
         self.older: Final = older
         self.identity: Final = older[0].uuid if older else root.log
         self.group: Final = root.group
@@ -185,6 +200,15 @@ class Log:
         )
         return bool(rows)
 
+    def taken(self, commit: Commit) -> bool:
+        """Whether something points to the row that the next commit would point to."""
+        rows = self._scope.session.projection(
+            "select a.id from Annotation a where a.details.externalInfo.id = :id",
+            {"id": commit.unit.token},
+            group=ALL_GROUPS,
+        )
+        return bool(rows)
+
     def refuse_damage(self) -> None:
         """Raises StorageError where somebody deleted a part of the log; asked once a session."""
         if not self._sound:
@@ -207,20 +231,25 @@ class Log:
     def look(self, number: int) -> Commit | None:
         """The commit of this number, if there is one now."""
         name = unit_name(self.uuid, number)
-        return commits_named(self._scope, [name]).get(name)
+        return commits_named(self._scope, [name], damaged=self.given_up).get(name)
 
     def beyond(self, number: int) -> Commit | None:
         """The next commit of a greater number, if there is one."""
-        rows = self._scope.rows(
-            "select min(a.name) from MapAnnotation a",
-            "a.ns = :ns and a.name like :names and a.name > :name",
-            ns=COMMIT,
-            names=f"{self.uuid}/%",
-            name=unit_name(self.uuid, number),
-        )
-        # OMERO gives the row of a null without its cell.
-        place = parse_unit(rows[0][0]) if rows and rows[0] and rows[0][0] else None
-        return self.look(place[1]) if place else None
+        while True:
+            rows = self._scope.rows(
+                "select min(a.name) from MapAnnotation a",
+                "a.ns = :ns and a.name like :names and a.name > :name",
+                ns=COMMIT,
+                names=f"{self.uuid}/%",
+                name=unit_name(self.uuid, number),
+            )
+            # OMERO gives the row of a null without its cell.
+            place = parse_unit(rows[0][0]) if rows and rows[0] and rows[0][0] else None
+            if place is None:
+                return None
+            number = place[1]
+            if (commit := self.look(number)) is not None or not self.given_up:
+                return commit
 
     def after(self, number: int) -> Iterator[Commit]:
         """The commits after this number, in order, up to where one is missing."""
@@ -229,7 +258,7 @@ class Log:
             wanted = range(number + 1, number + 1 + size)
             size = LOG_PAGE
             names = [unit_name(self.uuid, one) for one in wanted]
-            found = commits_named(self._scope, names)
+            found = commits_named(self._scope, names, damaged=self.given_up)
             for name in names:
                 if name not in found:
                     return
@@ -325,19 +354,30 @@ def commit_annotation(name: str, unit: Unit, *, ns: str = COMMIT, token: int | N
     return item
 
 
-def open_log(session: Session, group: int, *, by: str, before: str | None = None) -> None:
-    """Save the first commit of a new log."""
+def open_log(
+    session: Session,
+    group: int,
+    *,
+    by: str,
+    before: str | None = None,
+    again: tuple[str, int] | None = None,
+) -> None:
+    """Save the first commit of a new log.
+
+    `again`: a log that lost its first commit, and the token that its second commit points to.
+    """
     tokens = Tokens(session, group)
+    log, token = again or (uuid.uuid4().hex, tokens.take())
     root = Unit(
         id=uuid.uuid4().hex,
-        token=tokens.take(),
+        token=token,
         feed=0,
         time=datetime.now(UTC),
         by=by,
         schema=SCHEMA_VERSION,
         before=before,
     )
-    name = unit_name(uuid.uuid4().hex, 0)
+    name = unit_name(log, 0)
     try:
         session.save([commit_annotation(name, root, ns=ROOT)], group=group)
     except UnknownFate:

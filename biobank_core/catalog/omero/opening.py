@@ -7,7 +7,7 @@ from collections.abc import Callable
 from biobank_core.catalog.omero.address import account, parse
 from biobank_core.catalog.omero.catalog import OmeroCatalog
 from biobank_core.catalog.omero.session import Session
-from biobank_core.errors import InputError
+from biobank_core.errors import InputError, StorageError
 
 
 def open_at(url: str, *, create: bool, named: Callable[[str], str | None]) -> OmeroCatalog:
@@ -19,6 +19,8 @@ def open_at(url: str, *, create: bool, named: Callable[[str], str | None]) -> Om
         if create:
             catalog.migrate()
         elif not catalog.schema_version():
+            for text in catalog.damage():
+                raise StorageError(text)
             raise InputError("holds no catalog; `biobank init` makes one", value=address.url)
     except BaseException:
         session.close()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from biobank_core.catalog.omero.damage import damage
+from biobank_core.catalog.omero.damage import damage, rootless
 from biobank_core.catalog.omero.drift import Reconciler
 from biobank_core.catalog.omero.event_log import EventLog, Row
 from biobank_core.catalog.omero.log import Log
@@ -99,12 +99,14 @@ class Watcher:
         try:
             logs = self._logs_of(self._scope)
         except StorageError as exc:  # two first commits
-            self._damaged = [_damaged(str(exc))]
+            self._damaged = [Drift("", "", str(exc))]
             return
         if [log.uuid for log in logs] != [log.uuid for log in self._logs]:
             self._places = None
         self._logs = logs
-        self._damaged = [_damaged(text) for log in logs for text in damage(self._scope, log)]
+        texts = [*map(str, rootless(self._scope))]
+        texts.extend(text for log in logs for text in damage(self._scope, log))
+        self._damaged = [Drift("", "", text) for text in texts]
 
     def _lost_a_token(self, rows: Sequence[Row]) -> bool:
         """Whether the row is gone that a next commit would point to; others go all the time."""
@@ -170,7 +172,3 @@ def _names(rows: Iterable[Sequence[object]]) -> Iterator[tuple[int, str]]:
 
 def _is_commit(name: str | None) -> bool:
     return name is not None and parse_unit(name) is not None
-
-
-def _damaged(text: str) -> Drift:
-    return Drift("", "", text)
