@@ -59,7 +59,11 @@ CALL (a, r) {
 """
 # Ends of edges that nobody has told of yet are placeholders. Made before the edges, in one go: each
 # end is looked for once a batch with its lock, and the edges' own statements only read.
-ENSURE_OBJECTS: Final = "UNWIND $vids AS vid MERGE (:Object {vid: vid})"
+ENSURE_OBJECTS: Final = """
+UNWIND $vids AS vid
+MERGE (o:Object {vid: vid})
+ON CREATE SET o:Placeholder
+"""
 PRODUCED: Final = """
 UNWIND $links AS l
 UNWIND l.sources AS a
@@ -115,7 +119,7 @@ UNMAKE_OBJECTS: Final = """
 UNWIND $rows AS r
 MATCH (o:Object {vid: r.vid})
 REMOVE o:$(r.was)
-SET o = {vid: r.vid}
+SET o = {vid: r.vid}, o:Placeholder
 WITH o WHERE NOT (o)--()
 DELETE o
 """
@@ -148,5 +152,6 @@ ANY_REFUSAL: Final = "MATCH (f:Refusal) RETURN count(f)"
 MERGE_MIDDLES: Final = """
 UNWIND $rows AS r
 MERGE (o:Object {vid: r.vid})
+REMOVE o:Placeholder
 SET o = r, o:$(r.kind)
 """

@@ -1,7 +1,7 @@
 """Constraints, indexes, and the version of the graph's storage.
 
     (:Object:Tube {vid, kind, label, study, groups, deleted, version})    an object
-    (:Object {vid})                                                       a placeholder
+    (:Object:Placeholder {vid})                                           only edges name it yet
     (:Object)-[:PRODUCED {key, action, category, device, tool, release,
                           setup, status, end, source_roles, target_roles}]->(:Object)
     (:Object)-[:COLLECTED_IN {key, source_roles}]->(:Object)
@@ -23,7 +23,7 @@ import neo4j
 from biobank_core.errors import StorageError
 from biobank_core.lineage.neo4j.connection import Connection, run
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _STEP_1: Final = (
     "CREATE CONSTRAINT biobank_index IF NOT EXISTS FOR (i:BiobankIndex) REQUIRE i.name IS UNIQUE",
@@ -42,7 +42,12 @@ _STEP_1: Final = (
     "CREATE INDEX biobank_device IF NOT EXISTS FOR (a:Action) ON (a.device)",
     "CALL db.awaitIndexes(600)",
 )
-_STEPS: Final = (_STEP_1,)
+# So that nodes and edges are counted without looking at each.
+_STEP_2: Final = (
+    "MATCH (o:Object) WHERE o.kind IS NULL "
+    "CALL (o) { SET o:Placeholder } IN TRANSACTIONS OF 5000 ROWS",
+)
+_STEPS: Final = (_STEP_1, _STEP_2)
 
 
 def version(tx: neo4j.ManagedTransaction) -> int:

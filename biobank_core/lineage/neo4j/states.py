@@ -26,7 +26,14 @@ Properties = dict[str, Any]
 _MAX_VERSION: Final = 2**63 - 1
 # A kind becomes a label of its nodes.
 _KIND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
-_TAKEN: Final = frozenset({"Object", "Record", "Action", "Device", "Supersession", "BiobankIndex"})
+# The label of a node that only edges name.
+PLACEHOLDER: Final = "Placeholder"
+_TAKEN: Final = frozenset(
+    {
+        *("Object", "Record", "Action", "Device", "Supersession", PLACEHOLDER),
+        *("BiobankIndex", "Refusal", "Checked"),
+    }
+)
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(IndexEvent).decode

@@ -175,7 +175,7 @@ class _Batch:
             known, fresh[vid] = decided
             now = self._properties(known, fresh[vid])
             before = held.get("kind")
-            was = [before] if before not in (None, now.get("kind")) else []
+            was = [before or of.PLACEHOLDER] if before != now.get("kind") else []
             updates.append({"held": now, "was": was})
             if held.get("version") is not None:
                 changed.note(vid, record, had_ends="state" in held or "states" in held)
