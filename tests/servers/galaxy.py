@@ -253,16 +253,16 @@ class GalaxyServer:
         self.add_tools([path])
 
     def add_tools(self, paths: Sequence[Path]) -> None:
-        """Load more tools while the server runs; of one whose version is a macro's, any will do."""
-        wanted: dict[str, str] = {}
-        for path in paths:
-            root = ElementTree.parse(path).getroot()
-            wanted[root.attrib["id"]] = root.attrib["version"]
-            if path.absolute() not in self._tools:
-                self._tools.append(path.absolute())
+        """Load more tools while the server runs; of one whose version is a macro's, any will do.
+
+        One that was loaded from another file before, in the same version, is replaced.
+        """
+        named = {_tool_name(path): path.absolute() for path in paths}
+        kept = [path for path in self._tools if path.exists() and _tool_name(path) not in named]
+        self._tools = [*kept, *named.values()]
         self._write_tool_list()
         self.reload_tools()
-        for tool_id, version in wanted.items():
+        for tool_id, version in named:
             self._wait_for(
                 lambda tool_id=tool_id, version=version: (  # type: ignore[misc]
                     version in (known := self.tool_versions(tool_id)) or ("@" in version and known)
@@ -371,7 +371,13 @@ def _user_key(admin: GalaxyInstance, email: str) -> str:
 
 
 def _tool_id(path: Path) -> str:
-    return ElementTree.parse(path).getroot().attrib["id"]
+    return _tool_name(path)[0]
+
+
+def _tool_name(path: Path) -> tuple[str, str]:
+    """Id and version, as the file has them."""
+    root = ElementTree.parse(path).getroot()
+    return root.attrib["id"], root.attrib["version"]
 
 
 def _main() -> None:
