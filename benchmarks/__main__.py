@@ -27,6 +27,7 @@ SUBJECTS: Final = (
     "recording",
     "neo4j",
     "sync",
+    "omero",
 )
 WHEN_NAMED: Final = ("peers",)
 _HEADER: Final = (

@@ -24,7 +24,7 @@ MOST_S: Final = 0.010
 def figures(work: Workspace) -> Iterator[Figure]:
     """Jobs of two inputs and two outputs, each with two new data."""
     settings = load_settings(catalog=f"sqlite:///{work.folder}/recorded.db", environment={})
-    with _galaxy(JOBS) as url, open_stores(settings, write=True) as stores:
+    with galaxy(JOBS) as url, open_stores(settings, write=True) as stores:
         client = GalaxyClient.connect(url, "no-secret")
         asking_s = _cpu(lambda: _ask(client)) / JOBS
         before = client.request_count
@@ -74,7 +74,8 @@ def _expect(found: int, expected: int) -> None:
 
 
 @contextmanager
-def _galaxy(jobs: int) -> Iterator[str]:
+def galaxy(jobs: int) -> Iterator[str]:
+    """The URL of a Galaxy with so many jobs, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.galaxy_answers", str(jobs)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

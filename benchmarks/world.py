@@ -62,6 +62,16 @@ def data(name: object) -> DataSample:
     return DataSample(vid=vid("data", name), label=f"data {name}", study=vid("study"))
 
 
+def file(name: object, *, size_bytes: int) -> DataObject:
+    """The file of a piece of data."""
+    return DataObject(
+        vid=vid("file", name),
+        sample=vid("data", name),
+        uri=f"galaxy://bench/datasets/{name}",
+        size_bytes=size_bytes,
+    )
+
+
 def action(
     name: object, inputs: list[str], outputs: list[str], *, release: str = "1.0", minute: int = 0
 ) -> Action:
@@ -92,15 +102,7 @@ def layered(nodes: int) -> Iterator[Object]:
 def mixed(count: int) -> Iterator[Object]:
     """`count` objects as a recorder makes them: of five, two data, two files, one action."""
     nodes = max(0, count - len(common())) * 2 // 5 // 2 * 2
-    files = (
-        DataObject(
-            vid=vid("file", number),
-            sample=vid("data", number),
-            uri=f"galaxy://bench/datasets/{number}",
-            size_bytes=number,
-        )
-        for number in range(nodes)
-    )
+    files = (file(number, size_bytes=number) for number in range(nodes))
     # The first layers have no actions: other data fill up.
     rest = (data(f"rest {number}") for number in range(count))
     yield from islice(chain(common(), layered(nodes), files, rest), count)

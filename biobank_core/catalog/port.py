@@ -8,7 +8,7 @@ feed is written in the same transaction, so nothing that was committed can be mi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from biobank_core.model import codec
 from biobank_core.model.base import Object
+from biobank_core.model.kinds import DataObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +164,54 @@ class Watchable(Protocol):
 
     def watch(self) -> Watch:
         """Begin to watch; what was done before is found by `reconcile`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that was put into a catalog: its address, size, SHA-256 of what was put."""
+
+    uri: str
+    size_bytes: int
+    sha256: str
+
+
+class ContentStore(Protocol):
+    """Where a catalog keeps files."""
+
+    def put(
+        self,
+        vid: str,
+        *,
+        beside: str,
+        name: str,
+        mimetype: str | None,
+        chunks: Iterable[bytes],
+        advance: Callable[[float], object],
+    ) -> Stored:
+        """Keep these bytes for the DataObject `vid`, for whoever may read the object `beside`.
+
+        `advance` is told of bytes. Nothing stays when it fails. Raises NotPermittedError,
+        StorageError, UnreachableError.
+        """
+
+    def read(self, file: DataObject) -> Generator[bytes]:
+        """The bytes of a file that was put; closed early, it lets go of it.
+
+        Raises NotFoundError, NotPermittedError, InputError (no address of its own),
+        UnreachableError.
+        """
+
+    def remove(self, stored: Stored, vid: str) -> None:
+        """Take back what was put for `vid`."""
+
+
+@runtime_checkable
+class KeepsContent(Protocol):
+    """A catalog that can keep the files behind data, not only what is known of them."""
+
+    @property
+    def content(self) -> ContentStore:
+        """Where it keeps them."""
 
 
 class Catalog(ABC):

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "lineage": "Show what objects came from and what was made of them.",
     "select": "Select the samples that need reanalysis, each with the reason.",
     "fetch": "Fetch the files behind data, each verified by its SHA-256.",
+    "store": "Store the files behind data in OMERO, each verified by its SHA-256.",
     "reanalyse": "Plan, run and report a reanalysis campaign.",
     "summarize": "Count what a study holds and what was done in it.",
     "history": "Show who changed what of an object, and when.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,9 +21,10 @@ from biobank_core.cli.common import (
 
 if TYPE_CHECKING:
     from biobank_core.catalog.port import Catalog
+    from biobank_core.errors import BiobankError
     from biobank_core.fetch.fetch import Outcome
     from biobank_core.fetch.sources import Source, Sources
-    from biobank_core.fetch.wanted import Request
+    from biobank_core.fetch.wanted import Request, Wanted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,8 +32,29 @@ COLUMNS: Final = ("identifier", "vid", "path", "size_bytes", "sha256", "verified
 _MAX_TOLD: Final = 20
 
 
+def source_options(function: F) -> F:
+    """Adds --galaxy, --galaxy-name, --files-below, for `sources_of`."""
+    for decorate in reversed(
+        (
+            click.option("--galaxy", metavar="URL", help="The Galaxy server; default: GALAXY_URL."),
+            click.option(
+                "--galaxy-name",
+                metavar="NAME",
+                help="What the server is called in the catalog; default: the host in its URL.",
+            ),
+            click.option(
+                "--files-below",
+                metavar="DIR",
+                help="Read file:// addresses only below this folder; an empty one: none at all.",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
 def content_options(function: F) -> F:
-    """Adds --manifest, --galaxy-json, --galaxy, --galaxy-name, --files-below.
+    """Adds --manifest, --galaxy-json and those of `source_options`.
 
     `bring` takes what they hold.
     """
@@ -51,16 +73,27 @@ def content_options(function: F) -> F:
                 type=click.Path(dir_okay=False),
                 help="Tell Galaxy, whose tool this runs in, what its collection `files` holds.",
             ),
-            click.option("--galaxy", metavar="URL", help="The Galaxy server; default: GALAXY_URL."),
+            source_options,
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def request_options(function: F) -> F:
+    """Adds OBJECT..., --from and --column, for `requested`."""
+    for decorate in reversed(
+        (
+            click.argument("addresses", metavar="[OBJECT]...", nargs=-1),
             click.option(
-                "--galaxy-name",
-                metavar="NAME",
-                help="What the server is called in the catalog; default: the host in its URL.",
+                "--from",
+                "file",
+                metavar="FILE",
+                help="Take the objects from a table (that of `select`, or one with a column vid) "
+                "or from a list, one a line; - reads stdin.",
             ),
             click.option(
-                "--files-below",
-                metavar="DIR",
-                help="Read file:// addresses only below this folder; an empty one: none at all.",
+                "--column", metavar="NAME", help="The table's column that names the objects."
             ),
         )
     ):
@@ -68,16 +101,26 @@ def content_options(function: F) -> F:
     return function
 
 
+def requested(
+    addresses: Sequence[str], *, file: str | None, column: str | None
+) -> Sequence[Request]:
+    """What was asked for, by name or in a file."""
+    from biobank_core.fetch.wanted import Request  # noqa: PLC0415
+
+    if bool(addresses) == (file is not None):
+        raise click.UsageError("name objects or give --from FILE, one of the two")
+    if column is not None and file is None:
+        raise click.UsageError("--column goes with --from")
+    if file is None:
+        return [Request(address) for address in addresses]
+    from biobank_core.fetch.tables import requests_in  # noqa: PLC0415
+
+    data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    return requests_in(data, name="stdin" if file == "-" else file, column=column)
+
+
 @click.command()
-@click.argument("addresses", metavar="[OBJECT]...", nargs=-1)
-@click.option(
-    "--from",
-    "file",
-    metavar="FILE",
-    help="Take the objects from a table (that of `select`, or one with a column vid) or from a "
-    "list, one a line; - reads stdin.",
-)
-@click.option("--column", metavar="NAME", help="The table's column that names the objects.")
+@request_options
 @click.option(
     "--to",
     "folder",
@@ -110,19 +153,7 @@ def command(
     Columns: identifier, vid, path, size_bytes, sha256, verified (sha256, size or no), what
     (fetched, unchanged). Files of Galaxy are read with GALAXY_API_KEY.
     """
-    from biobank_core.fetch.wanted import Request  # noqa: PLC0415
-
-    if bool(addresses) == (file is not None):
-        raise click.UsageError("name objects or give --from FILE, one of the two")
-    if column is not None and file is None:
-        raise click.UsageError("--column goes with --from")
-    if file is None:
-        requests = [Request(address) for address in addresses]
-    else:
-        from biobank_core.fetch.tables import requests_in  # noqa: PLC0415
-
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        requests = requests_in(data, name="stdin" if file == "-" else file, column=column)
+    requests = requested(addresses, file=file, column=column)
     with stores_of(ctx, write=False) as stores:
         outcome = bring(ctx, stores.catalog, requests, folder=folder, **content)
     with open_output(output) as stream:
@@ -162,14 +193,13 @@ def bring(
     from biobank_core.fetch.wanted import wanted  # noqa: PLC0415
 
     items = wanted(catalog, requests)
-    sizes = [item.files[0].size_bytes if item.files else 0 for item in items]
-    known = [size for size in sizes if size is not None]
-    total = sum(known) if len(known) == len(sizes) else None
     target = Path(folder)
-    with progress("fetching", total=total, unit="bytes") as advance:
+    with progress("fetching", total=total_bytes(items), unit="bytes") as advance:
         outcome = fetch(
             items,
-            sources=_sources(ctx, catalog, galaxy, galaxy_name, files_below),
+            sources=sources_of(
+                ctx, catalog, galaxy=galaxy, galaxy_name=galaxy_name, files_below=files_below
+            ),
             folder=target,
             manifest_file=Path(manifest) if manifest else target / MANIFEST_NAME,
             elements=galaxy_file.element_identifiers(items) if galaxy_json else None,
@@ -182,6 +212,13 @@ def bring(
     return outcome
 
 
+def total_bytes(items: Sequence[Wanted]) -> int | None:
+    """How much all of it is; None where the catalog does not know."""
+    sizes = [item.files[0].size_bytes if item.files else 0 for item in items]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
 def leave(ctx: click.Context, outcome: Outcome) -> None:
     """Say on stderr what came and what did not; exit with the greatest code of what failed."""
     new = sum(done.new for done in outcome.files)
@@ -190,30 +227,45 @@ def leave(ctx: click.Context, outcome: Outcome) -> None:
     if unsure:
         text += f"; of {unsure} no SHA-256 was known, so they could not be verified"
     click.echo(text, err=True)
-    for error in list(outcome.failed.values())[:_MAX_TOLD]:
+    tell_failed(ctx, outcome.failed)
+
+
+def tell_failed(ctx: click.Context, failed: Mapping[str, BiobankError]) -> None:
+    """Say on stderr why, and exit with the greatest code; nothing where nothing failed."""
+    for error in list(failed.values())[:_MAX_TOLD]:
         click.echo(f"biobank: error: {error}", err=True)
-    if len(outcome.failed) > _MAX_TOLD:
-        click.echo(f"biobank: and {len(outcome.failed) - _MAX_TOLD} more", err=True)
-    if outcome.failed:
-        ctx.exit(max(error.exit_code for error in outcome.failed.values()))
+    if len(failed) > _MAX_TOLD:
+        click.echo(f"biobank: and {len(failed) - _MAX_TOLD} more", err=True)
+    if failed:
+        ctx.exit(max(error.exit_code for error in failed.values()))
 
 
-def _sources(
+def sources_of(
     ctx: click.Context,
     catalog: Catalog,
-    url: str | None,
-    name: str | None,
+    *,
+    galaxy: str | None,
+    galaxy_name: str | None,
     files_below: str | None,
 ) -> Sources:
-    from biobank_core.fetch.sources import LocalFiles, Sources  # noqa: PLC0415
+    """Where files are read from: this machine, Galaxy, the catalog itself where it keeps any."""
+    from biobank_core.catalog.port import KeepsContent  # noqa: PLC0415
+    from biobank_core.fetch.sources import KeptFiles, LocalFiles, Sources  # noqa: PLC0415
 
-    def galaxy() -> Source:
+    def of_galaxy() -> Source:
         from biobank_core.fetch.galaxy_source import GalaxyFiles  # noqa: PLC0415
         from biobank_core.galaxy.client import GalaxyClient, server_key  # noqa: PLC0415
 
         settings = settings_of(ctx)
-        where = url or settings.require_galaxy_url()
+        where = galaxy or settings.require_galaxy_url()
         client = GalaxyClient.connect(where, settings.require_secret("GALAXY_API_KEY").reveal())
-        return GalaxyFiles(catalog, client, server_key=name or server_key(where))
+        return GalaxyFiles(catalog, client, server_key=galaxy_name or server_key(where))
 
-    return Sources({"file": lambda: LocalFiles(below=files_below), "galaxy": galaxy})
+    makers: dict[str, Callable[[], Source]] = {
+        "file": lambda: LocalFiles(below=files_below),
+        "galaxy": of_galaxy,
+    }
+    if isinstance(catalog, KeepsContent):
+        store = catalog.content
+        makers["omero"] = lambda: KeptFiles(store)
+    return Sources(makers)

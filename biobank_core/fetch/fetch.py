@@ -158,7 +158,7 @@ def _copy(
     """Bring one replica into place, whole and right or not at all."""
     with _part(target) as (path, part), sources.of(file).open(file) as content:
         sha256, size = _received(content, part, advance)
-        verified = _verified(file, content, sha256=sha256, size=size)
+        verified = verified_as(file, content, sha256=sha256, size=size)
         part.flush()
         path.replace(target)
     return sha256, size, verified
@@ -176,8 +176,11 @@ def _received(
     return digest.hexdigest(), size
 
 
-def _verified(file: DataObject, content: Content, *, sha256: str, size: int) -> Verified:
-    """How sure we are. Raises ConflictError for content that is not what was recorded."""
+def verified_as(file: DataObject, content: Content, *, sha256: str, size: int) -> Verified:
+    """How sure we are of what came.
+
+    Raises ConflictError for content that is not what was recorded.
+    """
     if file.size_bytes is not None and file.size_bytes != size:
         raise ConflictError(
             f"{file.uri}: {size} bytes came, and the catalog says {file.size_bytes}; what came "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from biobank_core.catalog.port import ContentStore
 from biobank_core.errors import InputError, NotFoundError, NotPermittedError
 from biobank_core.model.kinds import DataObject
 
@@ -98,6 +99,19 @@ class LocalFiles(Source):
                 "folder that may"
             )
         return real
+
+
+class KeptFiles(Source):
+    """What the catalog keeps itself, such as `omero://...`."""
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+
+    @contextmanager
+    def open(self, file: DataObject) -> Iterator[Content]:
+        """See Source."""
+        with closing(self._store.read(file)) as chunks:
+            yield Content(chunks)
 
 
 def scheme_of(uri: str) -> str:

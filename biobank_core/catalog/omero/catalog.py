@@ -10,6 +10,7 @@ from typing import Any, Final
 from biobank_core.catalog.checks import Write, check, prepare
 from biobank_core.catalog.omero import feed, finding, removal
 from biobank_core.catalog.omero.commit import Writer
+from biobank_core.catalog.omero.content import Contents
 from biobank_core.catalog.omero.damage import damage, rootless
 from biobank_core.catalog.omero.drift import Reconciler
 from biobank_core.catalog.omero.groups import Groups
@@ -50,6 +51,12 @@ class OmeroCatalog(Catalog):
         self._logs: list[Log] | None = None
         self._looked_at = time.monotonic()
         self._kinds: set[str] | None = None
+        self._content: Final = Contents(self._scope)
+
+    @property
+    def content(self) -> Contents:
+        """See `port.KeepsContent`."""
+        return self._content
 
     @property
     def url(self) -> str:
@@ -86,6 +93,8 @@ class OmeroCatalog(Catalog):
             return Receipt({}, self.head())
         log = self._groups.log_of(unit, self._known_logs(), self._scope)
         receipt = Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
+        if unit.deletes:
+            self._content.remove_of(receipt.versions.keys() - unit.saves.keys())
         if unit.deletes and len(self._known_logs()) > 1:
             return replace(receipt, others=tuple(self._bury_copies(log, receipt, by=by)))
         return receipt
@@ -179,6 +188,8 @@ class OmeroCatalog(Catalog):
             self._logs = None
         self._held_kinds()
         yield from Reconciler(self._scope, self._known_logs(), self._writer_of).run(repair=repair)
+        if repair:
+            self._content.remove_left_over()
 
     def damage(self) -> Iterator[str]:
         self._session.refuse_closed()

@@ -24,6 +24,8 @@ COMMIT: Final = f"{PREFIX}log/commit"
 KIND: Final = f"{PREFIX}kind"
 # What OMERO.web shows; written after the unit, never read back.
 VIEW: Final = f"{PREFIX}view"
+# The FileAnnotations of files that are kept here, each named by the VID of its DataObject.
+CONTENT: Final = f"{PREFIX}content"
 # The `entityType` of an ExternalInfo row that the log takes as a token.
 TOKEN: Final = f"{PREFIX}token"
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from biobank_core.catalog.omero.names import (
     COMMIT,
+    CONTENT,
     HISTORY,
     KIND,
     OBJECT,
@@ -26,6 +27,8 @@ _ORDER: Final = (
     ("former versions", HISTORY),
     ("long texts", TEXT),
     ("views", f"{VIEW}%"),
+    # With the last annotation of a file OMERO deletes the file.
+    ("stored files", CONTENT),
     ("kinds", KIND),
     ("commits", COMMIT),
     ("logs", ROOT),

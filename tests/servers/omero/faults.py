@@ -23,6 +23,7 @@ KINDS = frozenset(
         "try-again",  # a deadlock's loser
         "optimistic-lock",
         "namespace-race",
+        "short-read",  # a read of a stored file gives half of what was asked for
         "delay",  # seconds before the call does anything
         "login-internal-error",  # a server without its database: also PermissionDenied
     }
