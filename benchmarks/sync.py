@@ -52,8 +52,10 @@ def figures(work: Workspace) -> Iterator[Figure]:
 
 def _rates(lab: SyncLab, count: int) -> Iterator[Figure]:
     assert lab.neo4j
-    objects = [*world.common(), *world.layered(count * 2 // 3)]
-    events = _events(objects)
+    common = world.common()
+    lab.catalog.commit([Save(object=each) for each in common], by="bench")
+    objects = list(world.layered(count * 2 // 3))
+    events = _events([*common, *objects])
     raw = RawGraph(lab.neo4j.url, lab.neo4j.user, lab.neo4j.password)
     lab.start("consumer", "--batch", str(BATCH))
     for turn in ("one", "two"):
