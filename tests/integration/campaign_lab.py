@@ -101,6 +101,12 @@ class Lab:
             **self.settings,
         }
 
+    @property
+    def secrets(self) -> list[str]:
+        """What no command may show."""
+        names = ("GALAXY_API_KEY", "OMERO_PASSWORD")
+        return [text for name in names if (text := self.environment.get(name))]
+
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `biobank ARGUMENTS`; the caller waits for it."""
         return subprocess.Popen(
@@ -117,6 +123,8 @@ class Lab:
         process = self.start(*arguments, **variables)
         out, err = process.communicate(timeout=240)
         assert process.returncode == expect, f"{arguments}: {process.returncode}\n{out}\n{err}"
+        for secret in self.secrets:
+            assert secret not in out + err, f"{arguments} shows a secret"
         return Answer(process.returncode, out, err)
 
     def type_samples(self, samples: Mapping[str, str]) -> None:

@@ -115,6 +115,7 @@ def test_a_campaign_from_plan_to_report(lab: Lab) -> None:
     html, tsv = lab.folder / "report.html", lab.folder / "report.tsv"
     lab.biobank("reanalyse", "report", "first & <last>", "--html", str(html), "--tsv", str(tsv))
     page = html.read_text(encoding="utf-8")
+    assert not [secret for secret in lab.secrets if secret in page + lab.biobank("dump").out]
     assert "first &amp; &lt;last&gt;" in page
     assert "the input asks to fail" in page
     header, *lines = (line.split("\t") for line in tsv.read_text(encoding="utf-8").splitlines())
