@@ -29,6 +29,7 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     as_json,
 )
 from biobank_core.model.kinds import Campaign, CampaignItem, CampaignState, ItemState, Port
+from tests.servers.galaxy import GalaxyServer
 
 ROOT = Path(__file__).parents[2]
 CATALOGS = "catalogs"
@@ -58,6 +59,17 @@ def folder_of(galaxy_folder: Path) -> Path | None:
     settings = json.loads((galaxy_folder / "config" / "galaxy.yml").read_text())["galaxy"]
     rows = Path(settings["tool_data_table_config_path"]).with_name("biobank_catalogs.loc")
     return rows.parent / CATALOGS if rows.exists() else None
+
+
+def add_catalog(server: GalaxyServer, value: str, *, url: str, index: str) -> None:
+    """Have the forms of a running Galaxy offer one catalog more."""
+    catalogs = folder_of(server.folder)
+    assert catalogs is not None
+    table = catalogs.with_name("biobank_catalogs.loc")
+    with table.open("a") as rows:
+        rows.write(f"{value}\tThe catalog {value!r} of the tests\t{url}\t{index}\t\n")
+    reload = f"{server.url}/api/tool_data/{table.stem}/reload"
+    server.admin().make_get_request(reload).raise_for_status()
 
 
 def _table_rows(folder: Path) -> str:

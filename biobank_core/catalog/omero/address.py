@@ -75,6 +75,7 @@ def account(named: Callable[[str], str | None]) -> Account:
     if not key and not (user and password):
         raise ConfigurationError(
             "who logs in to OMERO? Set OMERO_USER and OMERO_PASSWORD, or OMERO_SESSION_KEY, in the "
-            "environment or in the file that BIOBANK_SECRETS_FILE names"
+            "environment or in the file that BIOBANK_SECRETS_FILE names; in Galaxy: choose your "
+            "OMERO account in the tool's form"
         )
     return Account(user or "", password or "", key or None)

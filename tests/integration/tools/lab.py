@@ -59,6 +59,13 @@ class Lab:
         }
         return CliRunner().invoke(cli, args, env=environment)
 
+    @staticmethod
+    def as_omero(environment: Mapping[str, str], *args: str) -> str:
+        """The standard output of a command that succeeds, with the settings of this environment."""
+        done = CliRunner().invoke(cli, args, env=environment)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
     def vid(self, dataset_id: str) -> str:
         """What the catalog calls a dataset of Galaxy."""
         return data_sample_vid(self.user.client.datasets.show_dataset(dataset_id)["uuid"])

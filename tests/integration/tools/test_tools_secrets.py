@@ -2,77 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from bioblend import ConnectionError as BioblendConnectionError
 from bioblend.galaxy import GalaxyInstance
 
-from tests.integration.tools.lab import PATIENCE_S, Lab
+from tests.integration.tools.accounts import job_as_shown_to, run_with_account, stored_account
+from tests.integration.tools.lab import Lab
 from tests.servers.galaxy import GalaxyServer
-from tests.servers.galaxy_user import GalaxyUser
 
 OMERO_CANARY = "canary-of-omero-5c1f"
 _FORBIDDEN = 403
 
 pytestmark = pytest.mark.timeout(900)
-
-
-def job_as_shown_to(client: GalaxyInstance, job_id: str) -> str:
-    """Whatever Galaxy tells this client of a job, refusals included."""
-    asked = ("?full=true", "/console_output", "/parameters_display", "/metrics", "/build_for_rerun")
-    answers = [client.make_get_request(f"{client.url}/jobs/{job_id}{path}") for path in asked]
-    return "\n".join(answer.text for answer in answers)
-
-
-def stored_account(
-    user: GalaxyUser, tool: dict[str, Any], *, name: str, password: str
-) -> list[dict[str, Any]]:
-    """Store an OMERO account in the vault; what a request to run the tool names it by."""
-    url, user_id = user.client.url, user.client.users.get_current_user()["id"]
-    payload = {
-        "source_type": "tool",
-        "source_id": tool["id"],
-        "source_version": tool["version"],
-        "service_credential": {
-            "name": "omero",
-            "version": "1.0",
-            "group": {
-                "name": "mine",
-                "variables": [{"name": "user", "value": name}],
-                "secrets": [{"name": "password", "value": password}],
-            },
-        },
-    }
-    where = f"{url}/users/{user_id}/credentials"
-    group = user.client.make_post_request(where, payload=payload)
-    (stored,) = user.client.make_get_request(where).json()
-    return [
-        {
-            "user_credentials_id": stored["id"],
-            "name": "omero",
-            "version": "1.0",
-            "selected_group": {"id": group["id"], "name": "mine"},
-        }
-    ]
-
-
-def run_with_account(
-    lab: Lab, history: str, tool: dict[str, Any], inputs: dict[str, Any], account: Any
-) -> tuple[str, list[str]]:
-    """Run a tool with an account of the vault; its job, ended, and its outputs."""
-    answer = lab.user.client.make_post_request(
-        f"{lab.user.client.url}/tools",
-        payload={
-            "history_id": history,
-            "tool_id": tool["id"],
-            "inputs": inputs,
-            "credentials_context": account,
-        },
-    )
-    job = str(answer["jobs"][0]["id"])
-    lab.user.wait_for_jobs([job], timeout_s=PATIENCE_S)
-    return job, [output["id"] for output in answer["outputs"]]
 
 
 def test_no_key_and_no_password_of_a_user_is_in_anything_that_galaxy_shows(
@@ -84,8 +25,8 @@ def test_no_key_and_no_password_of_a_user_is_in_anything_that_galaxy_shows(
     tool = user.client.tools.show_tool("biobank_trace_lineage")
     account = stored_account(user, tool, name="ada", password=OMERO_CANARY)
     inputs = {"choose_catalog": "test", "objects": "KPN:T1"}
-    traced, outputs = run_with_account(lab, history, tool, inputs, account)
-    outputs += recorded.outputs.values()
+    traced, made = run_with_account(user, history, tool, inputs, account)
+    outputs = [*made.values(), *recorded.outputs.values()]
     jobs = [traced, *recorded.job_ids]
     stranger = GalaxyInstance(galaxy.url, key=galaxy.create_user("stranger@biobank.example"))
     seen = [
