@@ -53,7 +53,9 @@ RAW_NODES: Final = 20_000
 def figures(work: Workspace) -> Iterator[Figure]:
     """All on one Neo4j of its own, filled by `biobank rebuild`, then with a graph in layers."""
     with ExitStack() as stack:
-        server = stack.enter_context(Neo4jServer(heap_mb=1024, page_cache_mb=1024))
+        # The graph of the full size takes 2.5 GB on the disk, and is meant to be in memory.
+        cache_mb = 3072 if work.full else 1024
+        server = stack.enter_context(Neo4jServer(heap_mb=2048, page_cache_mb=cache_mb))
         stack.enter_context(patch.dict(os.environ, server.environment))
         yield from _made(server, work.mixed(MANY if work.full else OBJECTS))
         settings = load_settings(catalog="unused.db", environment=dict(os.environ))
