@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, Final
 
 from biobank_core.catalog.checks import Write, check, prepare
@@ -18,6 +19,7 @@ from biobank_core.catalog.omero.log import Log, roots
 from biobank_core.catalog.omero.names import KIND, SCHEMA_VERSION
 from biobank_core.catalog.omero.rows import Found, Rows, Scope
 from biobank_core.catalog.omero.session import Session
+from biobank_core.catalog.omero.views import Due, Views
 from biobank_core.catalog.omero.watching import Watcher
 from biobank_core.catalog.port import (
     Catalog,
@@ -30,6 +32,7 @@ from biobank_core.catalog.port import (
     Referrer,
     Versioned,
 )
+from biobank_core.errors import UnreachableError
 from biobank_core.model import codec
 from biobank_core.model.ids import is_vid
 from biobank_core.model.kinds import Tombstone
@@ -48,6 +51,7 @@ class OmeroCatalog(Catalog):
         self._session: Final = session
         self._groups: Final = Groups(session)
         self._scope: Final = Scope(session, self._groups.ids)
+        self._views: Final = Due(self._scope)
         self._logs: list[Log] | None = None
         self._looked_at = time.monotonic()
         self._kinds: set[str] | None = None
@@ -81,10 +85,21 @@ class OmeroCatalog(Catalog):
 
     def close(self) -> None:
         try:
+            self._views.write(now=True)
             for log in self._logs or ():
                 log.tokens.drop()
         finally:
             self._session.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, UnreachableError):
+            self._views.forget()  # it would be waited for once more
+        super().__exit__(kind, error, trace)
 
     def commit(self, changes: Sequence[Change], *, by: str) -> Receipt:
         self._session.refuse_closed()
@@ -93,9 +108,13 @@ class OmeroCatalog(Catalog):
             return Receipt({}, self.head())
         log = self._groups.log_of(unit, self._known_logs(), self._scope)
         receipt = Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
+        self._views.note(log.group, unit)
+        self._views.write()
         if unit.deletes:
             self._content.remove_of(receipt.versions.keys() - unit.saves.keys())
         if unit.deletes and len(self._known_logs()) > 1:
+            for other in self._groups.mine(self._known_logs()):
+                self._views.note_all(other.group)
             return replace(receipt, others=tuple(self._bury_copies(log, receipt, by=by)))
         return receipt
 
@@ -189,6 +208,8 @@ class OmeroCatalog(Catalog):
         self._held_kinds()
         yield from Reconciler(self._scope, self._known_logs(), self._writer_of).run(repair=repair)
         if repair:
+            self._refresh_views()
+        if repair:
             self._content.remove_left_over()
 
     def damage(self) -> Iterator[str]:
@@ -201,7 +222,7 @@ class OmeroCatalog(Catalog):
         """See `port.Watchable`."""
         self._session.refuse_closed()
         self._held_kinds()
-        return Watcher(self._scope, self._groups.logs, self._writer_of)
+        return Watcher(self._scope, self._groups.logs, self._writer_of, self._refresh_views)
 
     def holdings(self) -> dict[str, int]:
         """See `port.Removable`."""
@@ -209,8 +230,16 @@ class OmeroCatalog(Catalog):
 
     def remove_all(self, advance: Callable[[int], None]) -> None:
         """See `port.Removable`."""
+        self._views.forget()
+        for group in self._scope.groups:
+            Views(self._scope, group).remove_all()
         removal.remove_all(self._scope, advance)
         self._logs, self._kinds = None, None
+
+    def _refresh_views(self) -> None:
+        for log in self._groups.mine(self._known_logs()):
+            self._views.note_all(log.group)
+        self._views.write(now=True)
 
     def _writer_of(self, log: Log) -> Writer:
         return Writer(self._scope, log, self._held_kinds(), by=_REPAIR)

@@ -113,9 +113,13 @@ class Groups:
             if not self._of_another(log) and any(damage(scope, log)):
                 go_on(scope, log, by=str(self._session.context.userName))
 
+    def mine(self, logs: Sequence[Log]) -> list[Log]:
+        """Those that this account may write to: in a private group its own."""
+        return [log for log in logs if not self._of_another(log)]
+
     def log_of(self, unit: Unit, logs: Sequence[Log], scope: Scope) -> Log:
         """The log that a unit goes to. Raises InputError where there is none."""
-        mine = [log for log in logs if not self._of_another(log)]
+        mine = self.mine(logs)
         if not mine:
             raise InputError(
                 f"{self._session.address.url} holds no catalog that this account may write; "

@@ -44,11 +44,16 @@ class Watcher:
     """
 
     def __init__(
-        self, scope: Scope, logs_of: Callable[[Scope], list[Log]], writer_of: WriterOf
+        self,
+        scope: Scope,
+        logs_of: Callable[[Scope], list[Log]],
+        writer_of: WriterOf,
+        refresh_views: Callable[[], None],
     ) -> None:
         self._scope = scope
         self._logs_of = logs_of
         self._writer_of = writer_of
+        self._refresh_views = refresh_views
         self._logs: list[Log] = []
         self._events: EventLog | None = None
         # The VID that each annotation is of; a commit's stands under its name.
@@ -68,6 +73,7 @@ class Watcher:
         self._wrong = {}
         for found in Reconciler(self._scope, self._logs, self._writer_of).run(repair=False):
             self._wrong.setdefault(found.vid, []).append(found)
+        self._refresh_views()
         return self._known()
 
     def look(self) -> list[Drift]:
