@@ -6,9 +6,10 @@ The faults are the stand-in's; everything else runs on the genuine server when o
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pytest
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from tests.contract.omero_groups import Member, OwnGroup
     from tests.servers.omero.lab import OmeroLab
     from tests.servers.omero.standin import OmeroStandIn
+
+
+# Of each of the four processes that write at once.
+_UNITS: Final = int(os.environ.get("BIOBANK_OMERO_UNITS", "50"))
 
 
 def log_in(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +84,6 @@ def numbers(catalog: Catalog) -> list[int]:
 
 def save_units(url: str, account: dict[str, str], study_vid: str, units: int, size: int) -> int:
     """Save so many units of so many tubes; gives how many tubes."""
-    import os
-
     os.environ.update(account)
     with open_catalog(url) as catalog:
         for _ in range(units):
@@ -99,11 +102,11 @@ def test_units_of_two_users_in_four_processes_are_one_chain(
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(4, mp_context=spawn) as pool:
         futures = [
-            pool.submit(save_units, group.url, account, kpn.vid, 12, 20) for account in accounts
+            pool.submit(save_units, group.url, account, kpn.vid, _UNITS, 20) for account in accounts
         ]
         saved = sum(future.result(timeout=800) for future in futures)
     assert catalog.count() == {"Study": 1, "Tube": saved}
-    assert numbers(catalog) == list(range(1, 4 * 12 + 2))
+    assert numbers(catalog) == list(range(1, 4 * _UNITS + 2))
     told = [change.vid for unit in catalog.changes({}) for change in unit.changes]
     assert len(told) == len(set(told)) == saved + 1
     assert list(catalog.drift()) == []
