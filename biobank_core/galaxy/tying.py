@@ -20,11 +20,11 @@ from biobank_core.galaxy import identity, wire
 from biobank_core.galaxy.drafts import Draft, Drafter
 from biobank_core.galaxy.gather import Gathered, Gatherer
 from biobank_core.galaxy.linking import link_action
-from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.records import JobRecord
 from biobank_core.galaxy.rules import Rules
 from biobank_core.galaxy.saving import Saver
 from biobank_core.galaxy.shapes import Shape
+from biobank_core.galaxy.source import Source
 from biobank_core.galaxy.studies import Studies
 from biobank_core.model.base import Object
 from biobank_core.model.kinds import (
@@ -60,7 +60,7 @@ class Tie:
     new: bool
 
 
-def job_with_output(source: LiveSource, *, history_id: str, uuid: str) -> JobRecord:
+def job_with_output(source: Source, *, history_id: str, uuid: str) -> JobRecord:
     """The job at work in this history that is to fill the dataset with this Dataset uuid.
 
     Raises NotFoundError where there is none within half a minute.
@@ -83,7 +83,7 @@ def job_with_output(source: LiveSource, *, history_id: str, uuid: str) -> JobRec
 
 def tie_inputs(
     catalog: Catalog,
-    source: LiveSource,
+    source: Source,
     job: JobRecord,
     *,
     server: str,
