@@ -22,6 +22,7 @@ from biobank_core.model.kinds import (
     DataObject,
     Device,
     Port,
+    Study,
     Tombstone,
 )
 
@@ -35,6 +36,12 @@ class Saved:
     recorded: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Saved) -> None:
+        """What became of others, too."""
+        self.recorded += other.recorded
+        self.unchanged += other.unchanged
+        self.failed |= other.failed
 
 
 @dataclass(slots=True)
@@ -53,7 +60,8 @@ class Saver:
     def save(self, drafts: Sequence[Draft], cursor: Cursor | None) -> Saved:
         """Save the drafts and the cursor as one unit; what can't be saved is told by job id.
 
-        When one job of a batch is refused, each is saved by itself, the cursor last.
+        When that is refused, those of each study are one unit (OMERO may keep studies in groups
+        of their own); of a study that is refused, each draft by itself. The cursor comes last.
         """
         try:
             return self._save_together(drafts, cursor)
@@ -61,11 +69,9 @@ class Saver:
             if not drafts:
                 raise
         done = Saved()
-        for draft in drafts:
-            one = self._save_alone(draft)
-            done.recorded += one.recorded
-            done.unchanged += one.unchanged
-            done.failed |= one.failed
+        parts = _by_study(drafts)
+        for part in parts:
+            done.add(self._save_part(part, together=len(parts) > 1))
         if cursor is not None:
             waiting = tuple(dict.fromkeys((*cursor.waiting_job_ids, *done.failed)))
             self._save_together([], msgspec.structs.replace(cursor, waiting_job_ids=waiting))
@@ -74,6 +80,17 @@ class Saver:
     def save_whole(self, drafts: Sequence[Draft]) -> None:
         """Save the drafts as one unit, or raise."""
         self._save_together(drafts, None)
+
+    def _save_part(self, drafts: Sequence[Draft], *, together: bool) -> Saved:
+        if together:
+            try:
+                return self._save_together(drafts, None)
+            except InputError:
+                pass
+        done = Saved()
+        for draft in drafts:
+            done.add(self._save_alone(draft))
+        return done
 
     def _save_alone(self, draft: Draft) -> Saved:
         while True:
@@ -174,6 +191,22 @@ class Saver:
         action = msgspec.structs.replace(action, device=vid)
         objects = {v: obj for v, obj in draft.objects.items() if v != device.vid}
         return replace(draft, action=action, objects={**objects, action.vid: action})
+
+
+def _by_study(drafts: Sequence[Draft]) -> list[list[Draft]]:
+    """The drafts whose objects are of the same studies, in the order in which they came."""
+    parts: dict[frozenset[str], list[Draft]] = {}
+    for draft in drafts:
+        studies = frozenset(filter(None, map(_study_of, draft.objects.values())))
+        parts.setdefault(studies, []).append(draft)
+    return list(parts.values())
+
+
+def _study_of(obj: Object) -> str | None:
+    if isinstance(obj, Study):
+        return obj.vid
+    study: str | None = getattr(obj, "study", None)
+    return study
 
 
 def _without_references(draft: Draft, action: Action) -> Draft:

@@ -45,13 +45,18 @@ def log_of(unit: Unit, logs: Sequence[Log], scope: Scope) -> Log:
     if len(logs) == 1:
         return logs[0]
     drafts = unit.saves.values()
-    studies = {
-        target for draft in drafts for field, target in draft.references if field.name == "study"
-    }
     named = {target for draft in drafts for _, target in draft.references}
     found = scope.found_everywhere({*unit.order, *named})
-    # First where its objects are already, then where their studies are, then what they belong to.
-    for vids in (set(unit.order), studies, named):
+    standing = {one.vid for one in found}
+    studies = {
+        target
+        for vid, draft in unit.saves.items()
+        for field, target in draft.references
+        if field.name == "study" and vid not in standing
+    }
+    # Where its objects are already, and where the studies of the new ones are; else where that is
+    # what they belong to.
+    for vids in ({*unit.order, *studies}, named):
         group = _one_group([one for one in found if one.vid in vids], logs)
         if group is not None:
             return group
