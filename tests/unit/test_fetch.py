@@ -470,3 +470,9 @@ def test_data_are_no_tubes(world: World) -> None:
     result = biobank("fetch", STUDY, "--to", "out")
     assert result.exit_code == 2
     assert "is of kind Study" in result.stderr
+
+
+def test_a_catalog_in_a_file_keeps_no_files(world: World) -> None:
+    told = biobank("store", "KPN:x")
+    assert told.exit_code == 2
+    assert "keeps no files" in told.stderr
