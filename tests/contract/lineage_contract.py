@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -546,6 +547,18 @@ class LineageContract(ABC):
         with pytest.raises(TimeoutExceededError):
             index.wait(Receipt({vid("a"): 3}, {OTHER_LOG: 1}), timeout_s=0)
         index.wait(Receipt({vid("a"): 3}, {LOG: 4, OTHER_LOG: 1}), timeout_s=0)
+
+    def test_a_receipt_names_its_log_and_brings_those_of_others(self, index):
+        index.apply([node("a", version=7), node("a", version=2, log=OTHER_LOG)])
+        everywhere = {LOG: 4, OTHER_LOG: 1}
+        here = Receipt({vid("a"): 7}, everywhere, LOG)
+        index.wait(here, timeout_s=0)
+        there = Receipt({vid("a"): 3}, everywhere, OTHER_LOG)
+        for receipt in (there, replace(here, others=(there,))):
+            with pytest.raises(TimeoutExceededError, match=vid("a")):
+                index.wait(receipt, timeout_s=0)
+        index.apply([node("a", version=3, log=OTHER_LOG)])
+        index.wait(replace(here, others=(there,)), timeout_s=0)
 
     # How far the feed was taken in, and what could not be
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from biobank_core.catalog.port import Catalog, ChangeKind, Drift, Save
+from biobank_core.catalog.port import Catalog, ChangeKind, Delete, Drift, Save
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.errors import InputError, StorageError
 from biobank_core.lineage.registry import open_index
@@ -187,6 +187,14 @@ def test_a_deleted_commit_stops_writers_until_repaired(
         assert told == {kpn.vid, first.vid, second.vid, third.vid}
         assert list(mending.changes(mending.head())) == []
         assert mending.history(first.vid)
+        # For who reads the feed it is one log still, and goes on from where it was read to.
+        assert mending.head().keys() == position.keys()
+        later = {change.vid for unit in mending.changes(position) for change in unit.changes}
+        assert third.vid in later
+        positions = [unit.position for unit in mending.changes({})]
+        assert positions == sorted(positions, key=lambda one: one[log])
+        receipt = mending.commit([Delete(vid=third.vid, based_on=1)], by="ada")
+        assert (receipt.log, receipt.position) == (log, mending.head())
 
 
 def edited(client: Client, number: int, change: Callable[[Any], None]) -> None:

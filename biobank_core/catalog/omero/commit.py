@@ -170,6 +170,6 @@ class Writer:
     def _receipt(self, writes: Sequence[Write], commit: Commit) -> Receipt:
         return Receipt(
             {write.object.vid: write.version for write in writes},
-            {self._log.uuid: commit.unit.feed} if commit.unit.feed else {},
+            {self._log.identity: self._log.begin + commit.unit.feed} if commit.unit.feed else {},
             self._log.identity,
         )

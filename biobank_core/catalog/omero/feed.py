@@ -12,6 +12,7 @@ from biobank_core.catalog.omero.names import (
     HISTORY,
     LOG_PAGE,
     PAGE,
+    PART,
     parse_description,
     version_name,
 )
@@ -33,15 +34,15 @@ _BY_LOST_COMMIT: Final = "unknown: its commit is gone from the log"
 def changes(logs: Sequence[Log], since: Position) -> Iterator[CommittedUnit]:
     """The units of all logs after `since`, one log after the other."""
     position = dict(since)
-    chain = [(log.identity, part) for log in logs for part in (*log.older, log)]
-    for identity, log in chain:
-        for commit in log.following(position.get(log.uuid, 0)):
-            if commit.unit.feed != commit.number:
+    for identity, part in ((log.identity, part) for log in logs for part in (*log.older, log)):
+        reached = position.get(identity, 0) - part.begin
+        for commit in part.following(max(reached, 0)) if reached < PART else ():
+            if not commit.shown:
                 continue
-            position[log.uuid] = commit.number
+            position[identity] = part.begin + commit.number
             yield CommittedUnit(
                 log=identity,
-                number=commit.number,
+                number=part.begin + commit.number,
                 position=dict(position),
                 time=commit.unit.time,
                 by=commit.unit.by,
@@ -60,9 +61,13 @@ def changes(logs: Sequence[Log], since: Position) -> Iterator[CommittedUnit]:
 
 def head(logs: Sequence[Log]) -> Position:
     """Where a reader of the feed stands who has read all of it."""
-    parts = [part for log in logs for part in (*log.older, log)]
-    newest = {part.uuid: part.head().unit.feed for part in parts}
-    return {uuid: number for uuid, number in newest.items() if number}
+    position: dict[str, int] = {}
+    for log in logs:
+        for part in (log, *reversed(log.older)):
+            if number := part.newest_in_feed():
+                position[log.identity] = part.begin + number
+                break
+    return position
 
 
 def history(scope: Scope, vid: str) -> list[HistoryEntry]:

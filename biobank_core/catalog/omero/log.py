@@ -8,7 +8,6 @@ can't be saved, and with it nothing of its unit.
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,26 +15,22 @@ from typing import Any, Final
 
 import msgspec
 from omero.model import ExternalInfoI, MapAnnotationI
-from omero.rtypes import rlong, rstring
+from omero.rtypes import rstring
 
 from biobank_core.catalog.omero.names import (
     COMMIT,
     FIRST_LOG_PAGE,
     LOG_PAGE,
+    PART,
     ROOT,
     SCHEMA_VERSION,
-    TOKEN,
     parse_unit,
     unit_name,
 )
 from biobank_core.catalog.omero.rows import ALL_GROUPS, Scope
-from biobank_core.catalog.omero.session import LostRace, Session, UnknownFate, quietly
+from biobank_core.catalog.omero.session import LostRace, Session, UnknownFate
+from biobank_core.catalog.omero.tokens import Tokens
 from biobank_core.errors import StorageError
-
-# Tokens bought at once: few for a command that saves once, more for one that goes on.
-_FEWEST_TOKENS: Final = 2
-_MOST_TOKENS: Final = 64
-_TRIES: Final = 5
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
@@ -79,6 +74,11 @@ class Commit(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         return unit_name(self.log, self.number)
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is in the change feed."""
+        return self.unit.feed == self.number
 
 
 _decoder: Final = msgspec.json.Decoder(Unit)
@@ -143,7 +143,8 @@ class Log:
     """One log: where it ends, and the tokens for going on.
 
     `older` are the damaged logs of the group that this one goes on from, oldest first; `identity`
-    is the same for all of them: by it an index tells groups apart.
+    is the same for all of them: by it an index tells groups apart. `begin` is what the feed counts
+    its commits on from.
     """
 
     def __init__(self, scope: Scope, root: Commit, older: tuple[Log, ...] = ()) -> None:
@@ -151,12 +152,14 @@ class Log:
         # What can be read of a log that another one goes on from is read.
         self.given_up = False
         self.older: Final = older
+        self.begin: Final = PART * len(older)
         self.identity: Final = older[0].uuid if older else root.log
         self.group: Final = root.group
         self.owner: Final = root.owner
         self.root: Final = root
         self._scope = scope
         self._head: Commit | None = None
+        self._newest: int | None = None
         self._sound = False
         self._tokens = Tokens(scope.session, root.group)
 
@@ -174,6 +177,15 @@ class Log:
         for commit in self.after(self._head.number):
             self._head = commit
         return self._head
+
+    def newest_in_feed(self) -> int:
+        """The number of the newest commit that the feed shows; 0 where there is none."""
+        if not self.given_up:
+            return self.head().unit.feed
+        if self._newest is None:  # nobody adds to it
+            shown = (commit.number for commit in self.following(0) if commit.shown)
+            self._newest = max(shown, default=0)
+        return self._newest
 
     def gap(self) -> str | None:
         """What is wrong with the numbers of the commits, if anything; one query over all names."""
@@ -287,60 +299,6 @@ class Log:
             limit=1,
         )
         return parse_commit(rows[0]) if rows else None
-
-
-class Tokens:
-    """Rows that commits will point to, bought in bulk."""
-
-    def __init__(self, session: Session, group: int) -> None:
-        self._session = session
-        self._group = group
-        self._free: list[int] = []
-        self._next_purchase = _FEWEST_TOKENS
-
-    def take(self) -> int:
-        """A token that no commit names."""
-        if not self._free:
-            self._buy()
-        return self._free.pop()
-
-    def give_back(self, token: int) -> None:
-        """The commit that was to name it was not saved."""
-        self._free.append(token)
-
-    def drop(self) -> None:
-        """Delete those that were not used. Leaves what can't be deleted to `verify --repair`."""
-        free, self._free = self._free, []
-        for token in free:
-            quietly(functools.partial(self._delete, token))
-
-    def _delete(self, token: int) -> None:
-        self._session.delete_row(ExternalInfoI(token, False), group=self._group)
-
-    def _buy(self) -> None:
-        items = [new_token() for _ in range(self._next_purchase)]
-        for last in (*([False] * _TRIES), True):
-            try:
-                self._free = self._session.save_for_ids(items, group=self._group)
-                break
-            except UnknownFate as exc:
-                # A second lot, at worst: the first is found and removed as left over.
-                if last:
-                    raise StorageError(f"{self._session.address.server} breaks off") from exc
-                self._session.reopen()
-            except LostRace as exc:
-                if last:
-                    raise StorageError(f"{self._session.address.server}: {exc}") from exc
-        self._next_purchase = min(self._next_purchase * 4, _MOST_TOKENS)
-
-
-def new_token() -> Any:
-    """A row for a token, not saved yet."""
-    item = ExternalInfoI()
-    item.entityId = rlong(0)
-    item.entityType = rstring(TOKEN)
-    item.lsid = rstring(uuid.uuid4().hex)
-    return item
 
 
 def commit_annotation(name: str, unit: Unit, *, ns: str = COMMIT, token: int | None = None) -> Any:

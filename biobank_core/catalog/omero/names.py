@@ -38,6 +38,8 @@ MAX_PAIR_BYTES: Final = 2_600
 MAX_UNIT: Final = 10_000
 # Values of one `in (:list)`: OMERO refuses over 32,000, PostgreSQL plans well up to here.
 PAGE: Final = 1_000
+# Where a log goes on from a damaged one, the feed counts on from here: names have 12 digits.
+PART: Final = 10**12
 # Commits that are read at once when a log is followed.
 LOG_PAGE: Final = 500
 # The first that are asked for: who looks again and again finds none or few.
