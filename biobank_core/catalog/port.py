@@ -127,11 +127,15 @@ class Referrer:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """An object that another program changed behind the catalog's back, and what was done."""
+    """An object that another program changed behind the catalog's back, and what was done.
+
+    `left`: it was to be mended, and could not be.
+    """
 
     vid: str
     kind: str
     detail: str
+    left: bool = False
 
 
 @runtime_checkable

@@ -61,10 +61,12 @@ def command(
     """Compare the lineage index with the catalog, both ways.
 
     Every object is compared with what the index holds of it; a line of TSV for each finding: what
-    (missing, stale or extra in the index; damaged: the file itself; unrecorded: a job of Galaxy
-    without an action), vid, kind, detail. Exit code 0 when nothing was found or all was mended,
-    else 1. A damaged file is not mended: `biobank dump` saves what can be read.
+    (missing, stale or extra in the index; foreign: changed in OMERO by another program; damaged:
+    the file itself, or the log in OMERO; unrecorded: a job of Galaxy without an action), vid, kind,
+    detail. Exit code 0 when nothing was found or all was mended, else 1. A damaged file is not
+    mended: `biobank dump` saves what can be read.
     """
+    from biobank_core.catalog.port import Watchable  # noqa: PLC0415
     from biobank_core.lineage.verify import What, verify  # noqa: PLC0415
 
     found = damaged = left = 0
@@ -76,17 +78,19 @@ def command(
                 rows.row([finding.what, finding.vid, finding.kind, finding.detail])
                 found += 1
                 damaged += finding.what is What.DAMAGED
+                left += finding.left
         if galaxy is not None and not damaged:
             jobs = _Jobs(ctx, stores.catalog, galaxy, galaxy_name, rules_file)
             for vid, text in jobs.missed():
                 rows.row(["unrecorded", vid, "Action", text])
                 found += 1
-            left = jobs.record() if repair else 0
+            left += jobs.record() if repair else 0
         waiting = 0 if damaged else stores.lineage.how_fresh().pending_changes
     if waiting:
         click.echo(f"{waiting:,} changes have not reached the index yet", err=True)
     mended = repair and not damaged and not left
-    click.echo(_summary(found, damaged=damaged, mended=mended), err=True)
+    lost = damaged > 0 and not isinstance(stores.catalog, Watchable)
+    click.echo(_summary(found, lost=lost, mended=mended, left=left), err=True)
     if found and not mended:
         ctx.exit(EXIT_FINDINGS)
 
@@ -143,10 +147,12 @@ class _Jobs:
         return len(summary.failed)
 
 
-def _summary(found: int, *, damaged: int, mended: bool) -> str:
+def _summary(found: int, *, lost: bool, mended: bool, left: int) -> str:
     if not found:
         return "nothing found"
-    if damaged:
+    if left:
+        return f"{found:,} found; {left:,} of them could not be mended"
+    if lost:
         return f"{found:,} found: the file is damaged; save what can be read with `biobank dump`"
     hint = "mended" if mended else "`biobank verify --repair` mends it"
     return f"{found:,} found; {hint}"

@@ -55,12 +55,16 @@ class What(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong; `vid` is the object that gives the row to the graph, if known."""
+    """One thing that is wrong; `vid` is the object that gives the row to the graph, if known.
+
+    `left`: it was to be mended, and could not be.
+    """
 
     what: What
     vid: str
     kind: str
     detail: str
+    left: bool = False
 
 
 def verify(
@@ -80,7 +84,7 @@ def verify(
     what was found of the damage. `advance` is told how many objects were read since the last call.
     """
     for drift in catalog.drift(repair=repair):
-        yield Finding(What.FOREIGN, drift.vid, drift.kind, drift.detail)
+        yield Finding(What.FOREIGN, drift.vid, drift.kind, drift.detail, drift.left)
     damaged = False
     for text in chain(catalog.damage(), index.damage()):
         damaged = True

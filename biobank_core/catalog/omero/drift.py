@@ -11,7 +11,7 @@ from typing import Final
 
 from biobank_core.catalog.omero.held import Held, fine, held_as, held_by_id, listed
 from biobank_core.catalog.omero.log import Log
-from biobank_core.catalog.omero.mending import Mender, WriterOf, Wrong
+from biobank_core.catalog.omero.mending import CantMend, Mender, WriterOf, Wrong
 from biobank_core.catalog.omero.names import OBJECT, PAGE
 from biobank_core.catalog.omero.places import Key, Places
 from biobank_core.catalog.omero.rows import ALL_GROUPS, Scope
@@ -71,16 +71,17 @@ class Reconciler:
             yield self._told(one, mender, repair=repair)
 
     def _told(self, one: Wrong, mender: Mender, *, repair: bool) -> Drift:
-        vid, group = one.key
+        vid = one.key[0]
         what = self._what(one, mender)
         if not repair:
             return Drift(vid, one.kind, what)
-        if not one.found and not one.elsewhere and (there := self._unread(vid)):
-            # It can't be written there from here, and two of it would be worse.
-            return Drift(vid, one.kind, f"{what}; not mended: name group {there[0]} too")
-        if group not in {log.group for log in self._logs}:
-            return Drift(vid, one.kind, f"{what}; not mended: the group holds no catalog")
-        return Drift(vid, one.kind, f"{what}; {mender.mend(one)}")
+        try:
+            if not one.found and not one.elsewhere and (there := self._unread(vid)):
+                # It can't be written there from here, and two of it would be worse.
+                raise CantMend(f"name group {there[0]} too")
+            return Drift(vid, one.kind, f"{what}; {mender.mend(one)}")
+        except CantMend as exc:
+            return Drift(vid, one.kind, f"{what}; not mended: {exc}", left=True)
 
     def _what(self, one: Wrong, mender: Mender) -> str:
         vid, group = one.key

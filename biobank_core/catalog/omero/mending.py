@@ -30,6 +30,10 @@ from biobank_core.model.kinds import Tombstone
 WriterOf = Callable[[Log], Writer]
 
 
+class CantMend(Exception):
+    """Why an object was left as it is."""
+
+
 class Wrong(NamedTuple):
     """An object that is not in its group as the log says: the log's word, and what is there.
 
@@ -73,8 +77,10 @@ class Mender:
         )
 
     def mend(self, one: Wrong) -> str:
-        """What was done."""
-        vid = one.key[0]
+        """What was done. Raises CantMend."""
+        vid, group = one.key
+        if group not in {log.group for log in self._logs}:
+            raise CantMend("the group holds no catalog")
         log = one.place.log if one.place else self._log_of(one.found[0])
         found = one.found
         if len(found) > 1:
@@ -114,7 +120,7 @@ class Mender:
         version = max([held.version, *(place.change.version for place in known)])
         obj = self._object(held)
         if obj is None or obj.kind != held.state.kind:
-            return "not mended: it is no valid object any more"
+            raise CantMend("it is no valid object any more")
         # Two more, so that the tombstone that it leaves behind is never the newer one.
         self._force(log, obj, version + 1, held)
         return "it was saved there"
@@ -126,7 +132,7 @@ class Mender:
         assert one.place is not None  # something is missing because the log says that it was there
         version = one.place.change.version
         if there is None or there.change.version <= version + 1:
-            return "not mended: it could not be saved there"
+            raise CantMend("it could not be saved there")
         stone = Tombstone(vid=vid, of=one.kind, time=datetime.now(UTC))
         self._force(log, stone, version, None)
         return "it left this group"
