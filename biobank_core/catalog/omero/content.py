@@ -182,20 +182,27 @@ class Contents:
         annotation.ns = rstring(CONTENT)
         annotation.name = rstring(vid)
         annotation.file = file
-        try:
-            [annotation_id] = self._session.save_for_ids([annotation], group=group)
-        except UnknownFate as exc:
-            self._session.reopen()
-            raise UnreachableError(f"{self._session.address.server} breaks off") from exc
-        except LostRace:
-            # The namespace is new, and somebody else made it at the same moment.
-            [annotation_id] = self._session.save_for_ids([annotation], group=group)
+        annotation_id = self._saved(annotation, group)
         rows = self._session.projection(
             "select a.file.id from FileAnnotation a where a.id = :id",
             {"id": annotation_id},
             group=group,
         )
         return int(rows[0][0])
+
+    def _saved(self, annotation: Any, group: int) -> int:
+        place = self._session.address.server
+        for last in (False, True):
+            try:
+                return self._session.save_for_ids([annotation], group=group)[0]
+            except UnknownFate as exc:
+                self._session.reopen()
+                raise UnreachableError(f"{place} breaks off; what it saved is left over") from exc
+            except LostRace as exc:
+                # The namespace is new, and somebody else made it at the same moment.
+                if last:
+                    raise StorageError(f"{place}: {exc}") from exc
+        raise AssertionError
 
     def _remove(self, vid: str, *, only: int) -> None:
         for annotation, file_id, group, _ in self._rows("a.name = :name", name=vid):
