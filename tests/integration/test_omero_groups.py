@@ -265,6 +265,17 @@ def test_a_moved_object_is_found_by_the_watcher_saved_there_and_leaves_where_it_
         assert catalog.count() == {"Study": 1, "Tube": 1}
         assert isinstance(catalog.get_in(old, [first.vid])[first.vid].object, Tombstone)
         assert catalog.get_in(new, [first.vid])[first.vid].object == renamed
+        # A tombstone that somebody takes away is put back, and is not the newer one.
+        with one.login() as client:
+            from omero.cmd import Delete2
+
+            hql = "select a.id from MapAnnotation a where a.name = :name"
+            [stone] = client.ids(hql, name=first.vid)
+            client.submit(Delete2(targetObjects={"Annotation": [stone]}))
+        assert [found.vid for found in watch.look()] == [first.vid]
+        list(catalog.drift(repair=True))
+        assert (list(catalog.drift()), watch.look()) == ([], [])
+        assert catalog.get([first.vid])[first.vid].object == renamed
         # And it lives on: changed and deleted where it is now.
         again = msgspec.structs.replace(renamed, label="T3")
         receipt = catalog.commit([Save(object=again, based_on=4)], by="both")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from biobank_core.catalog.port import Catalog, Drift, Save, Watch, Watchable
+from biobank_core.catalog.port import Catalog, Delete, Drift, Save, Watch, Watchable
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import Study, Tombstone, Tube
@@ -175,6 +175,23 @@ def test_what_was_deleted_comes_back_from_its_history_else_a_tombstone_stands(
     known = catalog.get([tubes[0].vid, fresh.vid])
     assert known[tubes[0].vid].object == msgspec.structs.replace(tubes[0], label="T0")
     assert isinstance(known[fresh.vid].object, Tombstone)
+    assert watch.look() == []
+
+
+def test_a_tombstone_that_was_deleted_is_put_back(
+    group: OwnGroup, catalog: Catalog, tubes: list[Tube], watch: Watch
+) -> None:
+    from omero.cmd import Delete2
+
+    gone = tubes[0].vid
+    catalog.commit([Delete(vid=gone, based_on=2)], by="ada")
+    assert watch.look() == []
+    with group.login() as client:
+        client.submit(Delete2(targetObjects={"Annotation": [annotation(client, gone)]}))
+    assert vids(watch.look()) == {gone}
+    mended(catalog)
+    known = catalog.get([gone])[gone]
+    assert (isinstance(known.object, Tombstone), known.version) == (True, 3)
     assert watch.look() == []
 
 

@@ -59,12 +59,17 @@ class Reconciler:
             for there in held_as(self._scope, vids):
                 held.setdefault((there.full.name, there.group), []).append(there)
             wrong = {
-                key: Wrong(key, known.get(key), held.get(key, []), _elsewhere(key, held))
+                key: Wrong(key, known.get(key), held.get(key, []), _elsewhere(key, held), [])
                 for key in {*known, *held}
                 if not fine(known.get(key), held.get(key, []))
             }
             if not places.read():
                 break
+        gone = [vid for (vid, _), one in wrong.items() if not one.found and not one.elsewhere]
+        for key, groups in self._unread(gone).items():
+            wrong.update(
+                {k: one._replace(unread=groups) for k, one in wrong.items() if k[0] == key}
+            )
         mender = Mender(self._scope, self._logs, places, self._writer_of)
         # What came into a group is saved there before it leaves the one where it was.
         for one in sorted(wrong.values(), key=lambda one: (one.place is not None, one.key)):
@@ -76,17 +81,17 @@ class Reconciler:
         if not repair:
             return Drift(vid, one.kind, what)
         try:
-            if not one.found and not one.elsewhere and (there := self._unread(vid)):
+            if one.unread:
                 # It can't be written there from here, and two of it would be worse.
-                raise CantMend(f"name group {there[0]} too")
+                raise CantMend(f"name group {one.unread[0]} too")
             return Drift(vid, one.kind, f"{what}; {mender.mend(one)}")
         except CantMend as exc:
             return Drift(vid, one.kind, f"{what}; not mended: {exc}", left=True)
 
     def _what(self, one: Wrong, mender: Mender) -> str:
-        vid, group = one.key
+        group = one.key[1]
         if not one.found:
-            where = one.moved_to or self._unread(vid)
+            where = one.moved_to or one.unread
             if where:
                 return f"it was moved from group {group} of OMERO to group {where[0]}"
             return "its annotation was deleted in OMERO by another program"
@@ -100,15 +105,20 @@ class Reconciler:
             return f"the commit that wrote annotation {number} is gone from the log"
         return f"annotation {number} was changed in OMERO by another program"
 
-    def _unread(self, vid: str) -> list[int]:
-        """Groups that this catalog does not read, and that hold the object all the same."""
-        rows = self._scope.session.projection(
-            "select a.details.group.id from MapAnnotation a"
-            " where a.name = :vid and a.ns like :ours",
-            {"vid": vid, "ours": f"{OBJECT}%"},
-            group=ALL_GROUPS,
-        )
-        return [number for (number,) in rows if number not in self._scope.groups]
+    def _unread(self, vids: Sequence[str]) -> dict[str, list[int]]:
+        """Groups that this catalog does not read, and that hold these objects all the same."""
+        found: dict[str, list[int]] = {}
+        for page in pages(vids, PAGE):
+            rows = self._scope.session.projection(
+                "select a.name, a.details.group.id from MapAnnotation a"
+                " where a.name in (:vids) and a.ns like :ours",
+                {"vids": list(page), "ours": f"{OBJECT}%"},
+                group=ALL_GROUPS,
+            )
+            for vid, group in rows:
+                if group not in self._scope.groups:
+                    found.setdefault(vid, []).append(group)
+        return found
 
 
 def _elsewhere(key: Key, held: Mapping[Key, list[Held]]) -> list[Held]:

@@ -37,22 +37,29 @@ class CantMend(Exception):
 class Wrong(NamedTuple):
     """An object that is not in its group as the log says: the log's word, and what is there.
 
-    `elsewhere` are its living annotations in other groups that are read.
+    `elsewhere` are its living annotations in other groups that are read, `unread` the groups that
+    are not read and hold it.
     """
 
     key: Key
     place: Place | None
     found: list[Held]
     elsewhere: list[Held]
+    unread: list[int]
 
     @property
     def kind(self) -> str:
         return self.place.change.kind if self.place else self.found[0].state.kind
 
     @property
+    def deleted(self) -> bool:
+        """Whether the log says that it is."""
+        return self.place is not None and self.place.change.deleted
+
+    @property
     def moved_to(self) -> list[int]:
         """The groups where an object that stands in one alone stands now, if not in this one."""
-        if self.found or is_shared(self.kind):
+        if self.found or self.deleted or is_shared(self.kind):
             return []
         return [held.group for held in self.elsewhere]
 
@@ -69,12 +76,8 @@ class Mender:
         self._writer_of = writer_of
 
     def came_from_elsewhere(self, one: Wrong) -> bool:
-        """Whether what stands here was written by a commit of another group's log."""
-        return one.place is None and any(
-            one.found[0].written_as(place)
-            for (vid, group), place in self._places.of([one.key[0]]).items()
-            if group != one.key[1]
-        )
+        """Whether what stands here is known to the log of another group, and not to this one's."""
+        return one.place is None and bool(self._places.of([one.key[0]]))
 
     def mend(self, one: Wrong) -> str:
         """What was done. Raises CantMend."""
@@ -89,19 +92,25 @@ class Mender:
             if fine(one.place, found):
                 return "the copies were removed"
         if found and self.came_from_elsewhere(one):
+            if not is_shared(one.kind) and any(map(self._right, one.elsewhere)):
+                self._scope.session.delete({"Annotation": [found[0].full.id]}, group=group)
+                return "the copy was removed"
             return self._arrived(log, found[0])
         if one.moved_to:
             return self._left(one, log, one.moved_to[0])
         version = max(
             [one.place.change.version if one.place else 0, *(held.version for held in found)]
         )
-        deleted = one.place is not None and one.place.change.deleted
+        if one.deleted and not found:
+            # As it was: where it left for another group, what lives there has to stay the newer.
+            self._force(log, self._stone(one), version - 1, None)
+            return "its tombstone was put back"
         if found:
             taken = self._object(found[0])
-            if taken is not None and not deleted and self._take(log, one, taken, version):
+            if taken is not None and not one.deleted and self._take(log, one, taken, version):
                 return "taken over as a new version"
         current = found[0] if found else None
-        if not deleted:
+        if not one.deleted:
             copy = self._object(one.elsewhere[0]) if one.elsewhere and not found else None
             if copy is not None:
                 self._force(log, copy, max(version, one.elsewhere[0].version), None)
@@ -110,9 +119,16 @@ class Mender:
             if older is not None:
                 self._force(log, older, version, current)
                 return "its former version was put back"
-        stone = Tombstone(vid=vid, of=one.kind, time=datetime.now(UTC))
-        self._force(log, stone, version, current)
+        self._force(log, self._stone(one), version, current)
         return "a tombstone stands for it"
+
+    def _right(self, held: Held) -> bool:
+        """Whether it stands where it does as that group's log says."""
+        return held.agrees(self._places.known.get((held.full.name, held.group)))
+
+    @staticmethod
+    def _stone(one: Wrong) -> Tombstone:
+        return Tombstone(vid=one.key[0], of=one.kind, time=datetime.now(UTC))
 
     def _arrived(self, log: Log, held: Held) -> str:
         vid = held.full.name
@@ -133,8 +149,7 @@ class Mender:
         version = one.place.change.version
         if there is None or there.change.version <= version + 1:
             raise CantMend("it could not be saved there")
-        stone = Tombstone(vid=vid, of=one.kind, time=datetime.now(UTC))
-        self._force(log, stone, version, None)
+        self._force(log, self._stone(one), version, None)
         return "it left this group"
 
     def _take(self, log: Log, one: Wrong, obj: Object, version: int) -> bool:
