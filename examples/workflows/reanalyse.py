@@ -81,7 +81,7 @@ def reanalyse(
         for name in ("selected", "recorded")
     }
     if len(tables["selected"].splitlines()) == 1:  # the header
-        galaxy.histories.delete_history(history["id"], purge=True)
+        galaxy.histories.delete_history(history["id"])
         say("nothing to do")
         return 0
     for name, table in tables.items():
@@ -93,7 +93,7 @@ def ended(galaxy: GalaxyInstance, invocation: str, *, poll_s: float) -> dict[str
     """Wait until all jobs of an invocation have ended; how many in which state."""
     while True:
         state = galaxy.invocations.show_invocation(invocation)["state"]
-        if state in ("cancelled", "failed"):
+        if state in ("cancelled", "cancelling", "failed"):
             return {state: 1}
         try:
             jobs: dict[str, int] = galaxy.invocations.get_invocation_summary(invocation)["states"]

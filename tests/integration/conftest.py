@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bioblend.galaxy import GalaxyInstance
@@ -26,13 +27,24 @@ _user_numbers = itertools.count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a Galaxy, so that `-m "not galaxy"` leaves it out."""
     for item in items:
-        if {"galaxy", "private_galaxy"} & set(getattr(item, "fixturenames", ())):
+        if {"galaxy", "private_galaxy", "empty_galaxy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.galaxy)
 
 
-def new_galaxy(*, warm_up: bool = True, tool_data_tables: Path | None = None) -> GalaxyServer:
+def new_galaxy(
+    *,
+    warm_up: bool = True,
+    test_tools: bool = True,
+    tool_data_tables: Path | None = None,
+    galaxy_config: Mapping[str, Any] | None = None,
+) -> GalaxyServer:
     """Return a server that can be started, or skip the test at hand."""
-    server = GalaxyServer(warm_up=warm_up, tool_data_tables=tool_data_tables)
+    server = GalaxyServer(
+        warm_up=warm_up,
+        test_tools=test_tools,
+        tool_data_tables=tool_data_tables,
+        galaxy_config=galaxy_config,
+    )
     try:
         server.install()
     except (MissingService, subprocess.CalledProcessError) as error:

@@ -49,10 +49,10 @@ LATER_TOOLS = TEST_TOOLS / "later"
 ADMIN_EMAIL = "admin@biobank.example"
 WARM_UP_EMAIL = "warm-up@biobank.example"
 
-_WEB_READY_TIMEOUT_S = 300.0
-_CELERY_READY_TIMEOUT_S = 120.0
-_TOOLBOX_TIMEOUT_S = 60.0
-_WARM_UP_TIMEOUT_S = 180.0
+_WEB_READY_TIMEOUT_S = 600.0
+_CELERY_READY_TIMEOUT_S = 300.0
+_TOOLBOX_TIMEOUT_S = 300.0
+_WARM_UP_TIMEOUT_S = 400.0
 _REQUEST_TIMEOUT_S = 5.0
 _DATABASE = "galaxy"
 _ADDRESS = "server.json"  # in the server's folder, for `attach`
@@ -393,9 +393,16 @@ def _main() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts with it ignored
+    tables = None
+    if arguments.folder:
+        from tests.servers import tool_catalogs
+
+        (arguments.folder / "tool-data").mkdir(parents=True, exist_ok=True)
+        tables = tool_catalogs.write_tables(arguments.folder.absolute() / "tool-data")
     server = GalaxyServer(
         arguments.folder,
         tool_folders=arguments.tool_folder,
+        tool_data_tables=tables,
         warm_up=not arguments.no_warm_up,
     )
     try:

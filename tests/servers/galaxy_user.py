@@ -31,12 +31,16 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class GalaxyUser:
-    """A user with a client of their own; `ensure_alive` ends a wait when the server is dead."""
+    """A user with a client of their own; `ensure_alive` ends a wait when the server is dead.
+
+    `patience_s`: how long to wait at most for anything that is not told a limit of its own.
+    """
 
     email: str
     key: str
     client: GalaxyInstance
     ensure_alive: Callable[[], None]
+    patience_s: float = _TIMEOUT_S
 
     def new_history(self, name: str = "test") -> str:
         """Create a history; return its id."""
@@ -92,22 +96,20 @@ class GalaxyUser:
             self.wait_for_jobs(run.job_ids, expect=expect)
         return run
 
-    def wait_for_jobs(
-        self, job_ids: Iterable[str], *, expect: str = "ok", timeout_s: float = _TIMEOUT_S
-    ) -> None:
-        """Wait until all these jobs have ended, in the state `expect`; `timeout_s` for each."""
+    def wait_for_jobs(self, job_ids: Iterable[str], *, expect: str = "ok") -> None:
+        """Wait until all these jobs have ended, in the state `expect`."""
         for job_id in job_ids:
             state = self.wait_for(
                 lambda job_id=job_id: self._final_state(job_id),  # type: ignore[misc]
                 what=f"the end of job {job_id}",
-                timeout_s=timeout_s,
             )
             if state != expect:
                 job = self.client.jobs.show_job(job_id, full_details=True)
                 raise JobFailed(f"{job['tool_id']} ended as {state}: {job.get('stderr')}")
 
-    def wait_for(self, ask: Callable[[], T], *, what: str, timeout_s: float = _TIMEOUT_S) -> T:
+    def wait_for(self, ask: Callable[[], T], *, what: str, timeout_s: float | None = None) -> T:
         """Ask until the answer is true; return it."""
+        timeout_s = self.patience_s if timeout_s is None else timeout_s
         give_up_at = time.monotonic() + timeout_s
         while not (answer := ask()):
             self.ensure_alive()

@@ -20,7 +20,7 @@ def planemo_environment() -> Path:
     return virtual_environment("planemo", _LOCK)
 
 
-def planemo(*args: str, folder: Path, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+def planemo(*args: str, folder: Path, timeout_s: float = 800.0) -> subprocess.CompletedProcess[str]:
     """Run planemo in `folder`, which also is its home; standard output and error come as one."""
     program = planemo_environment() / "bin" / "planemo"
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(folder)}

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 
@@ -29,7 +29,9 @@ from biobank_core.galaxy.reanalysis.campaigns import (
     as_json,
 )
 from biobank_core.model.kinds import Campaign, CampaignItem, CampaignState, ItemState, Port
-from tests.servers.galaxy import GalaxyServer
+
+if TYPE_CHECKING:
+    from tests.servers.galaxy import GalaxyServer
 
 ROOT = Path(__file__).parents[2]
 CATALOGS = "catalogs"

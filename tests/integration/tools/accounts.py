@@ -85,5 +85,5 @@ def run_with_account(
         },
     )
     job = str(answer["jobs"][0]["id"])
-    user.wait_for_jobs([job], expect=expect, timeout_s=PATIENCE_S)
+    user.wait_for_jobs([job], expect=expect)
     return job, {output["output_name"]: output["id"] for output in answer["outputs"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -25,19 +26,13 @@ class Lab:
         catalogs = tool_catalogs.folder_of(galaxy.folder)
         assert catalogs is not None
         self.catalogs = catalogs
-        self.user = user
+        self.user = replace(user, patience_s=PATIENCE_S)
         self._url = galaxy.url
 
     def run(self, history: str, tool: str, inputs: Mapping[str, Any], *, expect: str = "ok") -> Run:
         """Run a tool; one of ours on the catalog `scratch`, unless it is told another one."""
         ours = {"choose_catalog": "scratch"} if tool.startswith("biobank_") else {}
-        run = self.user.run(history, tool, ours | dict(inputs), expect=None)
-        self.wait_for_jobs(run, expect=expect)
-        return run
-
-    def wait_for_jobs(self, run: Run, *, expect: str = "ok") -> None:
-        """Wait for a request's jobs with more patience than other tests need."""
-        self.user.wait_for_jobs(run.job_ids, expect=expect, timeout_s=PATIENCE_S)
+        return self.user.run(history, tool, ours | dict(inputs), expect=expect)
 
     def report(self, run: Run, name: str = "report") -> dict[str, str]:
         """A table of two columns as a mapping."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.tools.lab import PATIENCE_S, Lab
+from tests.integration.tools.lab import Lab
 from tests.servers.galaxy_user import hda, hdca
 
 pytestmark = pytest.mark.timeout(1200)
@@ -73,7 +73,6 @@ def test_no_text_of_any_form_reaches_a_shell(lab: Lab, suite: list[Path], tmp_pa
         user.wait_for(
             lambda job_id=job_id: user.client.jobs.get_state(job_id) in ("ok", "error"),
             what=f"the end of {tool}",
-            timeout_s=PATIENCE_S,
         )
         job = user.client.jobs.show_job(job_id, full_details=True)
         told = job["stderr"]

@@ -84,6 +84,7 @@ def world(galaxy: GalaxyServer, lab: Lab, omero_lab: OmeroLab) -> World:
             key=key,
             client=GalaxyInstance(galaxy.url, key=key),
             ensure_alive=galaxy.ensure_alive,
+            patience_s=PATIENCE_S,
         )
         accounts = {
             tool: stored_account(
@@ -165,6 +166,6 @@ def test_a_workflow_on_omero_runs_with_the_accounts_that_its_user_chose(world: W
         assert not {"error", "paused"} & set(states), states
         return state in ("scheduled", "completed") and set(states) == {"ok"}
 
-    person.user.wait_for(ended, what="the end of the workflow", timeout_s=PATIENCE_S)
+    person.user.wait_for(ended, what="the end of the workflow")
     made = client.invocations.show_invocation(invocation)["outputs"]
     assert "\tin the workflow\tKPN\t" in person.user.content(made["lineage"]["id"])

@@ -15,6 +15,8 @@ TOOLS = sorted((ROOT / "galaxy_tools").glob("biobank_*.xml"))
 # biotools: no entry in that registry; version_bumped: asks a Tool Shed.
 _SKIP = ("--skip", "BioToolsValid,version_bumped")
 
+pytestmark = pytest.mark.timeout(1000)
+
 
 def test_planemo_finds_nothing_to_complain_of(checkout: Path) -> None:
     done = planemo("lint", "--fail_level", "warn", *_SKIP, "galaxy_tools", folder=checkout)
