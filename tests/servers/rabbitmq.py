@@ -118,6 +118,10 @@ class RabbitMQServer:
             raise ServerError("RabbitMQ was not started")
         self._process.ensure_alive()
 
+    def process_ids(self) -> list[int]:
+        """Return the pids of the broker's processes that run now."""
+        return self._process.process_ids() if self._process else []
+
     def raise_disk_alarm(self) -> None:
         """Let it find its disk too full to take messages: publishers are blocked."""
         self.control("set_disk_free_limit", _NO_DISK_IS_ENOUGH)
