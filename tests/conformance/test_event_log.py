@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import omero
+import omero.cmd
 import omero.model
 import pytest
 from omero.rtypes import rstring
@@ -16,7 +17,7 @@ from tests.conformance.annotations import (
     map_annotation,
     namespace,
 )
-from tests.servers.omero.lab import Client, OmeroLab
+from tests.servers.omero.lab import READ_WRITE, Client, OmeroLab
 
 
 @pytest.fixture
@@ -86,3 +87,36 @@ def test_links_are_logged_with_what_they_link(omero_lab: OmeroLab, bob: Client) 
     delete(bob, Project=[made.id.val])
     classes = [(action, name) for action, name, _ in logs_since(bob, last)]
     assert classes == [("DELETE", name) for name in expected]
+
+
+def test_the_rows_of_one_call_are_of_one_event_and_those_of_the_next_of_another(
+    omero_lab: OmeroLab, bob: Client
+) -> None:
+    ns = namespace(omero_lab)
+    events = []
+    for number in range(2):
+        some = [map_annotation(ns, f"event {number}.{n}") for n in range(3)]
+        ids = bob.update.saveAndReturnIds(some)
+        given = omero.sys.ParametersI().addIds(ids)
+        rows = bob.query.projection(
+            "select e.event.id from EventLog e where e.entityId in (:ids)"
+            " and e.entityType = 'ome.model.annotations.MapAnnotation' order by e.id",
+            given,
+            {"omero.group": "-1"},
+        )
+        assert len(rows) == 3
+        events.append({row[0].val for row in rows})
+    assert [len(each) for each in events] == [1, 1]
+    assert events[0] != events[1]
+
+
+def test_what_is_moved_to_another_group_is_logged_as_an_update(
+    omero_lab: OmeroLab, bob: Client
+) -> None:
+    made = bob.update.saveAndReturnObject(map_annotation(namespace(omero_lab), "moved"))
+    last = last_log(bob)
+    request = omero.cmd.Chgrp2(
+        targetObjects={"Annotation": [made.id.val]}, groupId=omero_lab.groups[READ_WRITE]
+    )
+    bob.submit(request)
+    assert ("UPDATE", "MapAnnotation", made.id.val) in logs_since(bob, last)
