@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from biobank_core.catalog.port import Catalog, ContentStore, Save, Stored
 from biobank_core.errors import BiobankError, NotFoundError, StaleVersionError
 from biobank_core.fetch.fetch import verified_as
 from biobank_core.fetch.manifest import Verified
-from biobank_core.fetch.sources import Content, Sources, scheme_of
+from biobank_core.fetch.sources import Content, Sources
 from biobank_core.fetch.wanted import Wanted
 from biobank_core.model.ids import derived_vid
 from biobank_core.model.kinds import DataObject, Tombstone
-
-# The scheme of the addresses that a catalog gives to what it keeps.
-KEPT: Final = "omero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ def store(
     """
     outcome = Outcome()
     for item in items:
-        kept = next((file for file in item.files if scheme_of(file.uri) == KEPT), None)
+        kept = next((file for file in item.files if file.vid == _vid_of(item)), None)
         if kept is not None:
             outcome.files.append(Kept(item.identifiers, kept, _known(kept), new=False))
             continue
@@ -80,8 +76,7 @@ def _one(
 ) -> Kept:
     if not item.files:
         raise NotFoundError(f"{item.vid}: the catalog knows no file of it")
-    # The same for whoever keeps it: of two at once, one is told that it stands.
-    vid = derived_vid("DataObject", "kept", item.vid)
+    vid = _vid_of(item)
     error: BiobankError | None = None
     for file in item.files:
         try:
@@ -156,6 +151,11 @@ def _name(item: Wanted) -> str:
     name = " / ".join(item.identifiers)
     ending = f".{item.extension}" if item.extension else ""
     return name if name.endswith(ending) else f"{name}{ending}"
+
+
+def _vid_of(item: Wanted) -> str:
+    """Of the file that is kept: the same whoever keeps it, so that of two at once one is told."""
+    return derived_vid("DataObject", "kept", item.vid)
 
 
 def _known(file: DataObject) -> Verified:

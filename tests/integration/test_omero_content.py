@@ -162,6 +162,16 @@ def test_a_stored_file_goes_with_its_data_and_with_the_catalog(world: World) -> 
         assert _texts(client, ids, CONTENT) == []
 
 
+def test_data_that_an_image_shows_are_stored_all_the_same(world: World) -> None:
+    sample = world.data("shown", b"A")
+    image = DataObject(vid=new_vid(), sample=sample.vid, uri="omero://somewhere/Image/7")
+    world.catalog.commit([Save(object=image)], by="test")
+    done = world.run("store", sample.vid)
+    assert done.exit_code == 0, done.output
+    assert "\tstored" in done.stdout
+    assert len(world.files()) == 1
+
+
 def test_what_a_killed_store_left_over_is_removed_by_a_repair(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
