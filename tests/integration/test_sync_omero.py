@@ -197,19 +197,19 @@ def test_the_service_tells_what_other_clients_did_until_it_is_mended(
         told: dict[str, object] = json.loads(run(lab, "sync_service", "status", "--format", "json"))
         return told
 
-    wait_until(lambda: foreign() == 0, timeout_s=120)
-    wait_until(lambda: status().get("foreign_changes") == 0, timeout_s=120)
+    wait_until(lambda: foreign() == 0, timeout_s=300)
+    wait_until(lambda: status().get("foreign_changes") == 0, timeout_s=300)
     with group.login() as client:
         [number] = client.ids(
             "select a.id from MapAnnotation a where a.name = :name", name=tube.vid
         )
         client.submit(Delete2(targetObjects={"Annotation": [number]}))
-    wait_until(lambda: foreign() == 1, timeout_s=120)
-    wait_until(lambda: status()["foreign_changes"] == 1, timeout_s=120)
+    wait_until(lambda: foreign() == 1, timeout_s=300)
+    wait_until(lambda: status()["foreign_changes"] == 1, timeout_s=300)
     assert f"Tube {tube.vid}: its annotation was deleted in OMERO" in lab.log("all")
     run(lab, "biobank_core.cli", "verify", "--repair")
-    wait_until(lambda: foreign() == 0, timeout_s=120)
-    wait_until(lambda: status()["foreign_changes"] == 0, timeout_s=120)
+    wait_until(lambda: foreign() == 0, timeout_s=300)
+    wait_until(lambda: status()["foreign_changes"] == 0, timeout_s=300)
     assert catalog.get([tube.vid])[tube.vid].object == tube
     lab.wait_in_step()
     lab.check()
