@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -47,8 +48,10 @@ ANALYST = "ada@biobank.example"
 # The old results are those of 2.x.
 SELECTION = ("--study", "KPN", "--tool", "kleborate_typing", "--release", "<3")
 
-# When the campaign is killed: after it has begun and, with jobs of half a minute, before its end.
-_KILL_AFTER_S = (2.0, 15.0)
+# When the campaign is killed, from when Galaxy has begun its first sample on: with jobs of half a
+# minute, before its end.
+_KILL_WITHIN_S = 10.0
+_BEGINS_WITHIN_S = 300.0
 
 
 def main() -> int:
@@ -243,7 +246,7 @@ class Demo:
         self._terminal.biobank(*plan)
         self._expect(laboratory.invocations() == before, "planning did nothing in Galaxy")
         run = ("reanalyse", "run", f"KPN:{CAMPAIGN}", "--jobs", "2")
-        self._kill_once(run)
+        self._kill_once(run, lambda: laboratory.invocations() != before)
         self._terminal.biobank("reanalyse", "status", f"KPN:{CAMPAIGN}")
         items = table(self._terminal.biobank(*run, live=True))
         self._expect(
@@ -263,17 +266,22 @@ class Demo:
         )
         self._check_report()
 
-    def _kill_once(self, run: tuple[str, ...]) -> None:
-        after_s = self._random.uniform(*_KILL_AFTER_S)
+    def _kill_once(self, run: tuple[str, ...], begun: Callable[[], bool]) -> None:
+        after_s = self._random.uniform(0.0, _KILL_WITHIN_S)
         process = self._terminal.start(*run)
         try:
+            until = time.monotonic() + _BEGINS_WITHIN_S
+            while not begun() and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.2)
             time.sleep(after_s)
-            self._expect(process.poll() is None, "the campaign is under way")
+            self._expect(begun() and process.poll() is None, "the campaign is under way")
             process.kill()
             process.communicate()
         finally:
             end(process)
-        self._terminal.say(f"killed with SIGKILL after {after_s:.1f} s (--seed {self._seed})")
+        self._terminal.say(
+            f"killed with SIGKILL {after_s:.1f} s after the first sample (--seed {self._seed})"
+        )
 
     def _check_report(self) -> None:
         rows = table(self._report.with_suffix(".tsv").read_text(encoding="utf-8"))
