@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -20,14 +20,28 @@ if TYPE_CHECKING:
     from tests.servers.omero.standin import OmeroStandIn
 
 
+# The mark of what needs a server, by the fixture that starts or knows the server.
+_MARKS: Final = {
+    "galaxy": "galaxy",
+    "private_galaxy": "galaxy",
+    "empty_galaxy": "galaxy",
+    "neo4j": "neo4j",
+    "rabbitmq": "rabbitmq",
+    "omero_lab": "omero",
+    "omero_stand_in": "omero",
+}
+# The first test that asks for a server also waits for its start: some minutes on a busy machine.
+_WITH_SERVER_TIMEOUT_S: Final = 1800
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs RabbitMQ, Neo4j or OMERO, so that `-m "not neo4j"` leaves it out."""
+    """Mark what needs a server, so that `-m "not neo4j"` leaves it out, and give it time."""
     for item in items:
-        names = set(getattr(item, "fixturenames", ()))
-        for name in {"rabbitmq", "neo4j"} & names:
-            item.add_marker(name)
-        if {"omero_lab", "omero_stand_in"} & names:
-            item.add_marker("omero")
+        marks = {_MARKS[name] for name in getattr(item, "fixturenames", ()) if name in _MARKS}
+        for mark in sorted(marks):
+            item.add_marker(mark)
+        if marks and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_WITH_SERVER_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")

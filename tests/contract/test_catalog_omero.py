@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.servers.omero.lab import OmeroLab
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 class TestOmeroCatalog(CatalogContract):
     @pytest.fixture
     def url(self, omero_lab: OmeroLab, monkeypatch: pytest.MonkeyPatch) -> str:

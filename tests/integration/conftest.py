@@ -24,13 +24,6 @@ _RUNNING_SERVER = "BIOBANK_TEST_GALAXY_FOLDER"
 _user_numbers = itertools.count(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a Galaxy, so that `-m "not galaxy"` leaves it out."""
-    for item in items:
-        if {"galaxy", "private_galaxy", "empty_galaxy"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.galaxy)
-
-
 def new_galaxy(
     *,
     warm_up: bool = True,

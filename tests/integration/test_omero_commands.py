@@ -73,7 +73,7 @@ def told(command: tuple[str, ...], environment: dict[str, str], folder: Path) ->
     )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_commands_of_the_tour_say_the_same_on_omero(
     omero_lab: OmeroLab, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from tests.servers.processes import pid_is_alive, port_is_listening
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_stop_and_start_keep_the_data_and_stop_leaves_nothing_behind(
     private_galaxy: GalaxyServer,
 ) -> None:
