@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from biobank_core.errors import BiobankError, ConfigurationError, InputError, UnreachableError
+from biobank_core.errors import BiobankError, InputError, UnreachableError
 from biobank_core.lineage.port import LineageIndex
 from sync_service import dead_letters, messages, projector, topology
 from sync_service.broker import Delivery, Session
 from sync_service.metrics import Metrics
 from sync_service.projector import Item
 from sync_service.tries import Tried, Tries
-from sync_service.vitals import BackOff, Part
+from sync_service.vitals import BackOff, Part, trouble_waited_out
 
 # Messages of one transaction: Neo4j writes some thousand at once eighty times faster than singly.
 BATCH: Final = 2_000
@@ -90,15 +90,14 @@ class Consumer:
     def run(self) -> None:
         """Consume until told to stop. Raises ConfigurationError only."""
         while not self._stopping.is_set():
-            try:
-                with self._open_index() as index, self._open_session("consumer") as session:
-                    self._serve(index, session)
-            except ConfigurationError:
-                raise
-            except BiobankError as exc:
-                self._metrics.reconnects.labels(self._part.name).inc()
-                self._part.is_held_up(str(exc))
-                self._back_off.pause()
+            with (
+                trouble_waited_out(
+                    self._back_off, part=lambda: self._part, reconnects=self._metrics.reconnects
+                ),
+                self._open_index() as index,
+                self._open_session("consumer") as session,
+            ):
+                self._serve(index, session)
         count = self._applied_in_all
         log.info("applied %d messages in all", count, extra={"applied": count})
 

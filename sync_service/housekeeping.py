@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from biobank_core.catalog.port import Catalog, Position
-from biobank_core.errors import BiobankError, ConfigurationError
 from biobank_core.lineage.follow import Pending, advance_checked, advance_to_gap
 from biobank_core.lineage.port import LineageIndex
 from sync_service import topology
 from sync_service.broker import Session
 from sync_service.metrics import Metrics
-from sync_service.vitals import BackOff, Part
+from sync_service.vitals import BackOff, Part, trouble_waited_out
 
 LOOK_S: Final = 2.0
 # What is done again and again is followed by a pause so many times as long: most of the time is
@@ -69,22 +68,18 @@ class Housekeeping:
     def run(self) -> None:
         """Look again and again until told to stop. Raises ConfigurationError only."""
         while not self._stopping.is_set():
-            try:
-                with (
-                    self._open_catalog() as catalog,
-                    self._open_index() as index,
-                    self._open_session("housekeeping") as session,
-                ):
-                    while not self._stopping.is_set():
-                        pause_s = self._look(catalog, index, session)
-                        self._back_off.reset()
-                        session.drive(self._stopping.is_set, timeout_s=pause_s)
-            except ConfigurationError:
-                raise
-            except BiobankError as exc:
-                self._metrics.reconnects.labels(self._part.name).inc()
-                self._part.is_held_up(str(exc))
-                self._back_off.pause()
+            with (
+                trouble_waited_out(
+                    self._back_off, part=lambda: self._part, reconnects=self._metrics.reconnects
+                ),
+                self._open_catalog() as catalog,
+                self._open_index() as index,
+                self._open_session("housekeeping") as session,
+            ):
+                while not self._stopping.is_set():
+                    pause_s = self._look(catalog, index, session)
+                    self._back_off.reset()
+                    session.drive(self._stopping.is_set, timeout_s=pause_s)
 
     def _look(self, catalog: Catalog, index: LineageIndex, session: Session) -> float:
         """Look once; how many s to pause then."""

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from biobank_core.catalog.port import Catalog, ChangeKind, CommittedUnit, Position
-from biobank_core.errors import BiobankError, ConfigurationError
 from biobank_core.lineage.projection import in_graph, project_all
 from sync_service import messages, topology
 from sync_service.broker import Outgoing, Session
 from sync_service.metrics import Metrics
 from sync_service.state import RelayState
-from sync_service.vitals import BackOff, Part
+from sync_service.vitals import BackOff, Part, trouble_waited_out
 
 # Changes whose objects are loaded and sent at once.
 BATCH: Final = 1_000
@@ -83,15 +82,14 @@ class Relay:
     def run(self) -> None:
         """Relay until told to stop. Raises ConfigurationError only."""
         while not self._stopping.is_set():
-            try:
-                with self._open_catalog() as catalog, self._open_session("relay") as session:
-                    self._serve(catalog, session, self._state_of(catalog))
-            except ConfigurationError:
-                raise
-            except BiobankError as exc:
-                self._metrics.reconnects.labels(self._part.name).inc()
-                self._part.is_held_up(str(exc))
-                self._back_off.pause()
+            with (
+                trouble_waited_out(
+                    self._back_off, part=lambda: self._part, reconnects=self._metrics.reconnects
+                ),
+                self._open_catalog() as catalog,
+                self._open_session("relay") as session,
+            ):
+                self._serve(catalog, session, self._state_of(catalog))
 
     def _serve(self, catalog: Catalog, session: Session, state: RelayState) -> None:
         self._metrics.blocked.set(0)

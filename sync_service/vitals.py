@@ -9,9 +9,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+
+from prometheus_client import Counter
+
+from biobank_core.errors import BiobankError, ConfigurationError
 
 # Nothing moved for so long although something waits: not healthy.
 STALLED_AFTER_S: Final = 60.0
@@ -93,3 +98,21 @@ class BackOff:
     def reset(self) -> None:
         """It went well: the next pause is a short one again."""
         self._next_s = _FIRST_PAUSE_S
+
+
+@contextmanager
+def trouble_waited_out(
+    back_off: BackOff, *, part: Callable[[], Part], reconnects: Counter
+) -> Iterator[None]:
+    """What a part does on its connections: a failure is told, counted, and followed by a pause.
+
+    Raises ConfigurationError only, which no later try would mend.
+    """
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except BiobankError as exc:
+        reconnects.labels(part().name).inc()
+        part().is_held_up(str(exc))
+        back_off.pause()

@@ -18,10 +18,9 @@ from typing import Final
 import msgspec
 
 from biobank_core.catalog.port import Catalog, Drift, Watch, Watchable
-from biobank_core.errors import BiobankError, ConfigurationError
 from sync_service.metrics import Metrics
 from sync_service.state import state_folder, write_whole
-from sync_service.vitals import BackOff, Part
+from sync_service.vitals import BackOff, Part, trouble_waited_out
 
 LOOK_S: Final = 5.0
 RECONCILE_EVERY_H: Final = 24.0
@@ -87,20 +86,18 @@ class WatcherPart:
     def run(self) -> None:
         """Watch until told to stop. Raises ConfigurationError only."""
         while not self._stopping.is_set():
-            try:
-                with self._open_catalog() as catalog:
-                    if isinstance(catalog, Watchable):
-                        self._serve(catalog.url, catalog.watch())
-                        continue
-                    if self._part is not None:
-                        self._part.moved()
-                    return
-            except ConfigurationError:
-                raise
-            except BiobankError as exc:
-                self._metrics.reconnects.labels(self._its_part().name).inc()
-                self._its_part().is_held_up(str(exc))
-                self._back_off.pause()
+            with (
+                trouble_waited_out(
+                    self._back_off, part=self._its_part, reconnects=self._metrics.reconnects
+                ),
+                self._open_catalog() as catalog,
+            ):
+                if isinstance(catalog, Watchable):
+                    self._serve(catalog.url, catalog.watch())
+                    continue
+                if self._part is not None:
+                    self._part.moved()
+                return
 
     def _serve(self, url: str, watch: Watch) -> None:
         reconciled_at, found = time.monotonic(), watch.reconcile()
