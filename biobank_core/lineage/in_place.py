@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from biobank_core.catalog.port import Catalog, Position, Versioned
 from biobank_core.lineage.events import IndexEvent
@@ -41,6 +41,14 @@ class Progress:
     after: str = ""
 
 
+class Held(NamedTuple):
+    """The version of an object that an index holds, as this log told it."""
+
+    log: str
+    vid: str
+    version: int
+
+
 @runtime_checkable
 class RebuiltInPlace(Protocol):
     """An index that can be made anew while it is used."""
@@ -53,14 +61,17 @@ class RebuiltInPlace(Protocol):
         """Begin one, with the next number."""
         ...
 
-    def take_in_anew(
-        self, batch: Sequence[IndexEvent], *, progress: Progress
-    ) -> list[tuple[str, int]]:
+    def take_in_anew(self, batch: Sequence[IndexEvent], *, progress: Progress) -> list[Held]:
         """Write these states, whatever is there, and remember `progress`, in one transaction.
 
-        A later version of the same log stays; such are given back as (VID, version held). What this
-        rebuild saw before is treated as `apply` does.
+        A later version of the same log stays; such are given back, and then `progress` is not
+        remembered, for the batch is not done. What this rebuild saw before is treated as `apply`
+        does.
         """
+        ...
+
+    def doubt(self, vids: Iterable[str]) -> None:
+        """Let any version told of these objects from now on count as later than what is held."""
         ...
 
     def unseen(self, progress: Progress, *, after: str, most: int) -> list[str]:
@@ -86,22 +97,21 @@ def rebuild_in_place(
     """
     head = dict(catalog.head())
     progress = index.rebuild_in_progress()
-    if progress is None or set(progress.head) != set(head):
+    if progress is None or not _same_feed(progress.head, head):
         progress = index.begin_rebuild(head)
     taken = 0
     # While the index writes a batch the next one is read from the catalog.
     with ThreadPoolExecutor(max_workers=1) as writer:
-        written: _Written | None = None
+        written: Future[list[Held]] | None = None
         for batch, reached, done in _work(catalog, progress):
             if written is not None:
-                _settle_ahead(catalog, index, written)
-            future = writer.submit(index.take_in_anew, batch, progress=reached)
-            written = _Written(batch, reached, future)
+                _settle(catalog, index, written.result(), progress)
+            written = writer.submit(index.take_in_anew, batch, progress=reached)
             taken += len(batch)
             advance(done)
             progress = reached
         if written is not None:
-            _settle_ahead(catalog, index, written)
+            _settle(catalog, index, written.result(), progress)
     progress = replace(progress, stage=_SWEEP, after="")
     if not progress.fresh:
         _sweep(catalog, index, progress)
@@ -159,26 +169,25 @@ def _from_feed(
     yield list(project_all(catalog, wanted)), progress, len(wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A batch on its way into the index."""
-
-    batch: list[IndexEvent]
-    progress: Progress
-    ahead: Future[list[tuple[str, int]]]
+def _same_feed(before: Position, now: Position) -> bool:
+    """Whether a feed that stood at `before` may stand at `now`; not so if it was put back."""
+    return set(before) == set(now) and all(now[log] >= number for log, number in before.items())
 
 
-def _settle_ahead(catalog: Catalog, index: RebuiltInPlace, written: _Written) -> None:
-    """A later version than the one just read: fed meanwhile, or of a catalog put back in time."""
-    ahead = written.ahead.result()
-    if not ahead:
-        return
-    now = catalog.get([vid for vid, _ in ahead])
-    wrong = {vid for vid, held in ahead if vid not in now or now[vid].version < held}
-    if wrong:
-        index.forget(sorted(wrong))
-        again = [event for event in written.batch if event.vid in wrong]
-        index.take_in_anew(again, progress=written.progress)
+def _settle(
+    catalog: Catalog, index: RebuiltInPlace, ahead: Sequence[Held], progress: Progress
+) -> None:
+    """End a batch of which the index holds later versions than were just read.
+
+    They were fed meanwhile, or come from a catalog that was put back in time since: then they are
+    doubted first. A kill at any point leaves them as something that this rebuild did not see.
+    """
+    while ahead:
+        wanted = [(held.log, held.vid) for held in ahead]
+        known = {(event.log, event.vid): event.version for event in project_all(catalog, wanted)}
+        index.doubt(held.vid for held in ahead if known.get((held.log, held.vid), 0) < held.version)
+        # Read again: what was fed before the doubt counted for nothing.
+        ahead = index.take_in_anew(list(project_all(catalog, wanted)), progress=progress)
 
 
 def _sweep(catalog: Catalog, index: RebuiltInPlace, progress: Progress) -> None:
@@ -193,7 +202,7 @@ def _sweep(catalog: Catalog, index: RebuiltInPlace, progress: Progress) -> None:
             if (event := project(item.object, version=item.version, log=log)) is not None
         ]
         # Committed and fed since its stage began; all others are of no object that is known.
-        index.take_in_anew(events, progress=progress)
+        _settle(catalog, index, index.take_in_anew(events, progress=progress), progress)
         known = {event.vid for event in events}
         index.forget([vid for vid in some if vid not in known])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from biobank_core.lineage import in_place, links
 from biobank_core.lineage import verify as verifying
 from biobank_core.lineage.follow import advance_checked, pending, rebuild
 from biobank_core.lineage.neo4j import Neo4jLineage
+from biobank_core.lineage.neo4j.connection import Connection
 from biobank_core.lineage.projection import project
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.verify import Finding, What, verify
@@ -217,6 +219,51 @@ def test_a_killed_rebuild_goes_on_where_it_was(catalog, index, right, monkeypatc
     assert not set(first) & set(again)
     assert index.rebuild_in_progress() is None
     assert index.digest() == right
+
+
+def test_a_rebuild_killed_after_any_of_its_transactions_is_completed(
+    catalog, index, right, monkeypatch
+):
+    monkeypatch.setattr(in_place, "BATCH", 2)
+    write, write_alone, left = Connection.write, Connection.write_alone, [0]
+
+    def dies(transaction):
+        def counted(*args):
+            done = transaction(*args)
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            return done
+
+        return counted
+
+    kills = 0
+    while True:
+        kills += 1
+        spoil(catalog, index)
+        left[0] = kills
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "write", dies(write))
+            patch.setattr(Connection, "write_alone", dies(write_alone))
+            with suppress(KeyboardInterrupt):
+                rebuild(catalog, index)
+        rebuild(catalog, index)
+        assert list(verify(catalog, index)) == [], f"killed after transaction {kills}"
+        assert index.digest() == right
+        if left[0] > 0:
+            break
+    assert kills > 15
+
+
+def spoil(catalog: Catalog, index: Neo4jLineage) -> None:
+    """Objects of each kind from a catalog that was ahead, and some that are gone or too many."""
+    (log,) = catalog.head()
+    for name in ("a", "list", "job", "newer", "tool"):
+        (held,) = catalog.get([vid(name)]).values()
+        index.apply([project(held.object, version=held.version + 7, log=log)])
+    sabotage(index, "MATCH (o:Object {vid: $a}) SET o.label = 'later'")
+    sabotage(index, SABOTAGE["a node that is gone"][0])
+    sabotage(index, SABOTAGE["a node too many"][0])
 
 
 def test_what_is_fed_while_it_is_rebuilt_stays(catalog, index, monkeypatch):

@@ -23,6 +23,7 @@ from biobank_core.errors import (
     TimeoutExceededError,
     UnreachableError,
 )
+from biobank_core.lineage.neo4j import cypher as statements_of
 from biobank_core.lineage.neo4j import read, schema, streams
 from biobank_core.lineage.neo4j.connection import Connection, ConstraintError, parse
 from biobank_core.lineage.port import Direction, Question
@@ -305,6 +306,19 @@ def test_the_migration_makes_what_is_unique_and_what_is_looked_up(neo4j, index):
             other.count()
     finally:
         cypher(index, "MATCH (i:BiobankIndex) SET i.schema = $now", now=schema.VERSION)
+
+
+def test_what_writes_finds_objects_and_edges_by_their_indexes(index):
+    given = {"rows": [{}], "vids": [vid("a")], "links": [], "label": "Action"}
+    statements = {name: text for name, text in vars(statements_of).items() if name.isupper()}
+    statements |= {f"UNMAKE[{n}]": text for n, text in enumerate(statements.pop("UNMAKE"))}
+    assert len(statements) > 15
+    for name, text in statements.items():
+        operators = plan(index, text, given)
+        if name == "ANY_REFUSAL":
+            assert "NodeCountFromCountStore" in operators
+        else:
+            assert not any("Scan" in operator for operator in operators), name
 
 
 def test_a_graph_is_counted_without_looking_at_each_node_and_edge(neo4j, index):

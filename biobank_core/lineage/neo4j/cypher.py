@@ -137,6 +137,18 @@ SET o.lock = true
 REMOVE o.lock
 RETURN o.vid, labels(o)
 """
+HELD: Final = """
+UNWIND $vids AS vid
+MATCH (o:Object|Record {vid: vid})
+SET o.lock = true
+REMOVE o.lock
+RETURN properties(o), labels(o)
+"""
+LOWER: Final = """
+UNWIND $rows AS r
+MATCH (o:Object|Record {vid: r.vid})
+SET o += r.held
+"""
 DELETE_RECORDS: Final = "UNWIND $vids AS vid MATCH (o:Record {vid: vid}) DETACH DELETE o"
 SUPERSEDING: Final = """
 UNWIND $vids AS vid

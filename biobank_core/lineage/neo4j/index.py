@@ -16,7 +16,7 @@ import neo4j
 
 from biobank_core.catalog.port import Position
 from biobank_core.lineage.events import IndexEvent
-from biobank_core.lineage.in_place import Progress
+from biobank_core.lineage.in_place import Held, Progress
 from biobank_core.lineage.neo4j import read, rebuilding, schema, streams, write
 from biobank_core.lineage.neo4j.connection import (
     Connection,
@@ -44,7 +44,7 @@ DEFAULT_USER: Final = "neo4j"
 
 # VIDs of one question to the ledger.
 _KEYS: Final = 10_000
-# Objects of one transaction of `forget`.
+# Objects of one transaction of `forget` and `doubt`.
 _FORGOTTEN: Final = 2_000
 
 
@@ -148,13 +148,16 @@ class Neo4jLineage(LineageIndex):
         """See `in_place.RebuiltInPlace`."""
         return rebuilding.begin(self._connection, head)
 
-    def take_in_anew(
-        self, batch: Sequence[IndexEvent], *, progress: Progress
-    ) -> list[tuple[str, int]]:
+    def take_in_anew(self, batch: Sequence[IndexEvent], *, progress: Progress) -> list[Held]:
         """See `in_place.RebuiltInPlace`."""
         for event in batch:
             check(event)
         return rebuilding.take_in_anew(self._connection, batch, progress)
+
+    def doubt(self, vids: Iterable[str]) -> None:
+        """See `in_place.RebuiltInPlace`."""
+        for some in _chunks(dict.fromkeys(vids), _FORGOTTEN):
+            self._connection.write(lambda tx, some=some: write.doubt(tx, some))  # type: ignore[misc]
 
     def unseen(self, progress: Progress, *, after: str, most: int) -> list[str]:
         """See `in_place.RebuiltInPlace`."""

@@ -10,7 +10,7 @@ import neo4j
 
 from biobank_core.catalog.port import Position
 from biobank_core.lineage.events import IndexEvent
-from biobank_core.lineage.in_place import Progress
+from biobank_core.lineage.in_place import Held, Progress
 from biobank_core.lineage.neo4j import write
 from biobank_core.lineage.neo4j.connection import Connection, run
 
@@ -92,12 +92,13 @@ def begin(connection: Connection, head: Position) -> Progress:
 
 def take_in_anew(
     connection: Connection, batch: Sequence[IndexEvent], progress: Progress
-) -> list[tuple[str, int]]:
+) -> list[Held]:
     """See `RebuiltInPlace.take_in_anew`."""
 
-    def work(tx: neo4j.ManagedTransaction) -> list[tuple[str, int]]:
+    def work(tx: neo4j.ManagedTransaction) -> list[Held]:
         taken = write.take_in(tx, batch, rebuild=progress.number, fresh=progress.fresh)
-        run(tx, _REACHED, stage=progress.stage, after=progress.after).consume()
+        if not taken.ahead:
+            run(tx, _REACHED, stage=progress.stage, after=progress.after).consume()
         return taken.ahead
 
     return connection.write(work)

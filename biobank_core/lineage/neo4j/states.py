@@ -37,7 +37,8 @@ _TAKEN: Final = frozenset(
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(IndexEvent).decode
-_RECORDS: Final = {ActionEvent: "Action", DeviceEvent: "Device", SupersessionEvent: "Supersession"}
+# The labels beside :Record.
+RECORDS: Final = {ActionEvent: "Action", DeviceEvent: "Device", SupersessionEvent: "Supersession"}
 
 
 def check(event: IndexEvent) -> None:
@@ -60,7 +61,7 @@ def check(event: IndexEvent) -> None:
 
 def label_of(event: IndexEvent) -> str:
     """The label beside :Object or :Record."""
-    return event.kind if isinstance(event, NodeEvent) else _RECORDS[type(event)]
+    return event.kind if isinstance(event, NodeEvent) else RECORDS[type(event)]
 
 
 def properties(states: Mapping[str, IndexEvent], shown: Shown) -> Properties:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import neo4j
 
 from biobank_core.lineage.events import (
@@ -17,6 +18,7 @@ from biobank_core.lineage.events import (
     NodeEvent,
     SupersessionEvent,
 )
+from biobank_core.lineage.in_place import Held
 from biobank_core.lineage.ledger import Shown, is_newer, shown
 from biobank_core.lineage.links import Link, Part, implicit_vid, nodes_named, part_of
 from biobank_core.lineage.neo4j import cypher
@@ -28,9 +30,9 @@ from biobank_core.lineage.port import Relation
 
 @dataclass(slots=True)
 class Taken:
-    """What a batch did. `ahead`: (VID, version held) where a rebuild found a later version."""
+    """What a batch did. `ahead`: where a rebuild found later versions than it was told."""
 
-    ahead: list[tuple[str, int]] = field(default_factory=list)
+    ahead: list[Held] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -207,7 +209,7 @@ class _Batch:
                 for log, event in before.items()
                 if log in told and event.version > told[log].version
             }
-            self._taken.ahead += [(event.vid, event.version) for event in before.values()]
+            self._taken.ahead += [Held(log, held["vid"], e.version) for log, e in before.items()]
         newer = {
             log: event
             for log, event in told.items()
@@ -309,6 +311,21 @@ class _Batch:
         if self._rebuild is not None:
             held["seen"] = self._rebuild
         return held
+
+
+def doubt(tx: neo4j.ManagedTransaction, vids: Iterable[str]) -> None:
+    """Set the versions held of these objects to 0; see `RebuiltInPlace.doubt`."""
+    rows = []
+    for held, labels in run(tx, cypher.HELD, vids=sorted(vids)).values():
+        record = next((label for label in of.RECORDS.values() if label in labels), None)
+        states = {
+            log: msgspec.structs.replace(state, version=0)
+            for log, state in of.states_of(held, record).items()
+        }
+        if states:
+            lowered = of.properties(states, shown(states.values()))
+            rows.append({"vid": held["vid"], "held": {**lowered, "seen": None}})
+    run(tx, cypher.LOWER, rows=rows).consume()
 
 
 def unmake_records(tx: neo4j.ManagedTransaction, vids: Collection[str]) -> None:
