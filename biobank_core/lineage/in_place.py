@@ -64,9 +64,8 @@ class RebuiltInPlace(Protocol):
     def take_in_anew(self, batch: Sequence[IndexEvent], *, progress: Progress) -> list[Held]:
         """Write these states, whatever is there, and remember `progress`, in one transaction.
 
-        A later version of the same log stays; such are given back, and then `progress` is not
-        remembered, for the batch is not done. What this rebuild saw before is treated as `apply`
-        does.
+        A later version of the same log stays, unseen; such are given back. What this rebuild saw
+        before is treated as `apply` does.
         """
         ...
 
@@ -180,7 +179,7 @@ def _settle(
     """End a batch of which the index holds later versions than were just read.
 
     They were fed meanwhile, or come from a catalog that was put back in time since: then they are
-    doubted first. A kill at any point leaves them as something that this rebuild did not see.
+    doubted first. A kill at any point leaves them unseen, so the sweep comes to them.
     """
     while ahead:
         wanted = [(held.log, held.vid) for held in ahead]

@@ -97,8 +97,7 @@ def take_in_anew(
 
     def work(tx: neo4j.ManagedTransaction) -> list[Held]:
         taken = write.take_in(tx, batch, rebuild=progress.number, fresh=progress.fresh)
-        if not taken.ahead:
-            run(tx, _REACHED, stage=progress.stage, after=progress.after).consume()
+        run(tx, _REACHED, stage=progress.stage, after=progress.after).consume()
         return taken.ahead
 
     return connection.write(work)
