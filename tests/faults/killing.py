@@ -53,7 +53,8 @@ class Lab:
         """The same, waited for; it must end with this exit code."""
         process = self.start(*args)
         out, err = process.communicate(timeout=_RUN_TIMEOUT_S)
-        assert process.returncode == expect, f"{args}: exit code {process.returncode}\n{err}\n{out[:2000]}"
+        said = f"{err}\n{out[:2000]}"
+        assert process.returncode == expect, f"{args}: exit code {process.returncode}\n{said}"
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def copy(self, name: str) -> Lab:
