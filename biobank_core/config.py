@@ -42,6 +42,10 @@ SECRETS: Final = (
     "GALAXY_API_KEY",
 )
 SECRETS_FILE: Final = "BIOBANK_SECRETS_FILE"
+# Where a person finds it who sees a job's message in Galaxy, and no environment.
+_IN_GALAXY: Final = {
+    "GALAXY_API_KEY": "; in Galaxy: log in, or choose a Galaxy key in the tool's form",
+}
 OPERATOR: Final = "BIOBANK_OPERATOR"
 # A secrets file holds a handful of lines; a huge one is another file named by mistake.
 _MAX_SECRETS_FILE_BYTES: Final = 65_536
@@ -106,7 +110,7 @@ class Settings:
         if secret is None:
             raise ConfigurationError(
                 f"{name} is not set; set it in the environment, or in the file that "
-                f"{SECRETS_FILE} names (mode 0600, lines NAME=value)"
+                f"{SECRETS_FILE} names (mode 0600, lines NAME=value){_IN_GALAXY.get(name, '')}"
             )
         return secret
 

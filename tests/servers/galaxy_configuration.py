@@ -16,8 +16,8 @@ _ID_SECRET = "biobank-test-servers"
 
 # Below galaxy-app's galaxy/tools: Galaxy's own tools that are not among the collection operations.
 _BUNDLED_TOOLS = ("bundled/data_source/upload.xml",)
-# Where test tools stand that came from a Tool Shed as far as Galaxy can tell.
-_SHED_TOOLS = Path(__file__).with_name("tools") / "later"
+# Below a folder of such a name stand tools that came from a Tool Shed as far as Galaxy can tell.
+_SHED_PREFIX = "toolshed."
 # data_fetch is loaded by Galaxy itself, hidden.
 _NOT_IN_PANEL = ("data_fetch.xml",)
 
@@ -132,9 +132,10 @@ def _tool_row(file: Path) -> str:
 
     Such a test tool has a full Tool Shed id, though no Tool Shed was ever asked.
     """
-    if not file.is_relative_to(_SHED_TOOLS) or "repos" not in file.parts:
+    sheds = [number for number, part in enumerate(file.parts) if part.startswith(_SHED_PREFIX)]
+    if not sheds or file.parts[sheds[-1] + 1] != "repos":
         return f"<tool file={quoteattr(str(file))}/>"
-    shed, _, owner, repository, revision, *_ = file.relative_to(_SHED_TOOLS).parts
+    shed, _, owner, repository, revision, *_ = file.parts[sheds[-1] :]
     root = ElementTree.parse(file).getroot()
     tool_id, version = root.attrib["id"], root.attrib["version"]
     guid = f"{shed}/repos/{owner}/{repository}/{tool_id}/{version}"

@@ -124,6 +124,17 @@ def test_it_has_what_every_tool_has(path: Path) -> None:
         assert f"**{title}**" in help_text
 
 
+def test_who_asks_galaxy_has_the_users_own_key_and_takes_one_that_was_stored(path: Path) -> None:
+    used = {element.get("macro") for element in ElementTree.parse(path).iter("expand")}
+    asks = "$__galaxy_url__" in command_line(path)
+    assert ("environment_galaxy" in used, "galaxy_key" in used) == (asks, asks)
+    # Their versions are their own: with the tool's, each upgrade would ask for them anew.
+    for credentials in MACROS.iter("credentials"):
+        token = str(credentials.get("version"))
+        assert token in ("@OMERO_ACCOUNT_VERSION@", "@GALAXY_KEY_VERSION@")
+        assert token in TOKENS
+
+
 def test_a_list_to_choose_from_says_why_it_is_empty(path: Path) -> None:
     # In the help: Galaxy 26.1 asks no validator where there is nothing to choose.
     inputs = ElementTree.parse(path).find("inputs")
