@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy_user import GalaxyUser, hdca
 
 PROJECT = Path(__file__).parents[2]
@@ -78,13 +79,13 @@ class Answer:
 class Lab:
     """A study whose samples were typed with the old release, recorded in a catalog of its own.
 
-    `settings`: what is in the environment besides, such as another catalog than the folder's file.
+    `settings`: what is in the environment besides, such as the variables that name the catalog.
     """
 
     user: GalaxyUser
     folder: Path
     url: str
-    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    settings: Mapping[str, str] = field(repr=False)
     samples: dict[str, str] = field(default_factory=dict)
     workflow: str = ""
 
@@ -93,7 +94,6 @@ class Lab:
         """What the command line is run with."""
         return {
             **os.environ,
-            "BIOBANK_CATALOG": f"sqlite:///{self.folder}/lab.db",
             "GALAXY_URL": self.url,
             "GALAXY_API_KEY": self.user.key,
             "PYTHONPATH": str(PROJECT),
@@ -221,6 +221,14 @@ class Lab:
         """The objects of a kind as the dump has them."""
         dump = self.biobank("dump").out.splitlines()
         return [line for line in map(json.loads, dump) if line["kind"] == kind]
+
+
+def new_lab(user: GalaxyUser, url: str, new_catalog: NewCatalog, folder: Path) -> Lab:
+    """A lab with an empty catalog."""
+    lab = Lab(user=user, folder=folder, url=url, settings=new_catalog(folder))
+    if not lab.settings["BIOBANK_CATALOG"].startswith("sqlite:"):  # a file makes itself
+        lab.biobank("init")
+    return lab
 
 
 @contextmanager

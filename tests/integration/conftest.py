@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import subprocess
@@ -12,6 +13,11 @@ from typing import Any
 import pytest
 from bioblend.galaxy import GalaxyInstance
 
+from tests.integration.omero_settings import (
+    NewCatalog,
+    settings_in_file,
+    settings_on_omero,
+)
 from tests.servers import tool_catalogs
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
@@ -20,6 +26,9 @@ from tests.servers.processes import MissingService
 
 # For a developer: the folder of a server that `python -m tests.servers.galaxy` keeps running.
 _RUNNING_SERVER = "BIOBANK_TEST_GALAXY_FOLDER"
+
+# Where the catalogs of a test without a choice of its own are: "sqlite" or "omero".
+_CATALOG = "BIOBANK_TEST_CATALOG"
 
 _user_numbers = itertools.count(1)
 
@@ -80,3 +89,12 @@ def galaxy_user(galaxy: GalaxyServer) -> GalaxyUser:
         client=GalaxyInstance(galaxy.url, key=key),
         ensure_alive=galaxy.ensure_alive,
     )
+
+
+@pytest.fixture(scope="module")
+def new_catalog(request: pytest.FixtureRequest) -> NewCatalog:
+    """Makes empty catalogs of the kind that the test or else BIOBANK_TEST_CATALOG names."""
+    if getattr(request, "param", os.environ.get(_CATALOG, "sqlite")) == "omero":
+        # Only who asks for it starts one.
+        return functools.partial(settings_on_omero, request.getfixturevalue("omero_lab"))
+    return settings_in_file

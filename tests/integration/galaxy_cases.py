@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from biobank_core.galaxy.client import GalaxyClient
 from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.recorder import Summary, record
 from biobank_core.galaxy.rules import Rules
-from biobank_core.lineage.port import Direction, Question
+from biobank_core.lineage.follow import catch_up
+from biobank_core.lineage.port import Direction, LineageIndex, Question
 from biobank_core.model.ids import new_vid
 from biobank_core.model.kinds import (
     Action,
@@ -31,6 +32,7 @@ from biobank_core.model.kinds import (
     Tube,
 )
 from biobank_core.stores import Stores, open_stores
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 
@@ -39,12 +41,32 @@ SERVER = "test-galaxy"
 
 @dataclass
 class Lab:
-    """A user of Galaxy with a history, and a catalog that their jobs are recorded in."""
+    """A user of Galaxy with a history, and a catalog that their jobs are recorded in.
+
+    `settings`: the environment variables that name the catalog.
+    """
 
     user: GalaxyUser
     url: str
     history: str
     stores: Stores
+    settings: Mapping[str, str] = field(repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command line is run with."""
+        return {
+            **os.environ,
+            "GALAXY_URL": self.url,
+            "GALAXY_API_KEY": self.user.key,
+            **self.settings,
+        }
+
+    @property
+    def index(self) -> LineageIndex:
+        """The index, in step with the catalog: one beside it is fed by who asks it."""
+        catch_up(self.stores.catalog, self.stores.index)
+        return self.stores.index
 
     def record(self, **options: Any) -> Summary:
         """Record all of the user's jobs."""
@@ -130,12 +152,12 @@ class Lab:
         return self._connected(vid, Direction.DOWNSTREAM)
 
     def _connected(self, vid: str, direction: Direction) -> set[str]:
-        answer = self.stores.index.connected(Question(starts=(vid,), direction=direction))
+        answer = self.index.connected(Question(starts=(vid,), direction=direction))
         return {node.vid for node in answer.nodes} - {vid}
 
     def graph(self) -> set[object]:
         """The whole lineage graph, without what is of this catalog only."""
-        index = self.stores.index
+        index = self.index
         nodes = {(n.vid, n.kind, n.label, n.study, frozenset(n.makers)) for n in index.nodes()}
         return nodes | set(index.edges()) | set(index.uses())
 
@@ -154,13 +176,21 @@ class Lab:
 
 @contextmanager
 def lab_of(
-    user: GalaxyUser, url: str, folder: Path, *, history: str | None = "test"
+    user: GalaxyUser,
+    url: str,
+    new_catalog: NewCatalog,
+    folder: Path,
+    *,
+    history: str | None = "test",
 ) -> Iterator[Lab]:
-    """A lab with an empty catalog in `folder`, and a new history unless `history` is None."""
-    settings = load_settings(catalog=f"sqlite:///{folder / 'catalog.db'}", environment={})
-    with open_stores(settings, write=True) as stores:
+    """A lab with an empty catalog, and a new history unless `history` is None.
+
+    What the catalog has in files is in `folder`.
+    """
+    settings = new_catalog(folder)
+    with open_stores(load_settings(environment=settings), write=True, init=True) as stores:
         made = user.new_history(history) if history is not None else ""
-        yield Lab(user=user, url=url, history=made, stores=stores)
+        yield Lab(user=user, url=url, history=made, stores=stores, settings=settings)
 
 
 def new_user(galaxy: GalaxyServer, name: str) -> GalaxyUser:

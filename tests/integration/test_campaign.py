@@ -1,11 +1,7 @@
-"""Reanalysis campaigns on a real Galaxy server.
-
-One runs on either catalog; with BIOBANK_TEST_CATALOG=omero all the others run on OMERO, too.
-"""
+"""Reanalysis campaigns on a real Galaxy server."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -22,8 +18,9 @@ from tests.integration.campaign_lab import (
     WITHOUT_PREFIX,
     Lab,
     broken_line,
+    new_lab,
 )
-from tests.integration.omero_settings import settings_on_omero
+from tests.integration.omero_settings import NewCatalog, on_both
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 
@@ -32,23 +29,14 @@ pytestmark = pytest.mark.galaxy
 LATER = {NEW: "2_0_0", WITHOUT_PREFIX: "3_0_0", WITHOUT_LOG: "4_0_0"}
 
 
-# Where the campaigns of a test without a choice of its own are kept.
-CATALOG = os.environ.get("BIOBANK_TEST_CATALOG", "sqlite")
-
-
 @pytest.fixture
 def lab(
-    request: pytest.FixtureRequest, galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
 ) -> Lab:
     for version, file in LATER.items():
         if version not in galaxy.tool_versions("versioned_tool"):
             galaxy.add_tool(LATER_TOOLS / f"versioned_tool_{file}.xml")
-    lab = Lab(user=galaxy_user, folder=tmp_path, url=galaxy.url)
-    if getattr(request, "param", CATALOG) == "omero":
-        # Only who asks for it starts one.
-        lab.settings = settings_on_omero(request.getfixturevalue("omero_lab"), tmp_path)
-        lab.biobank("init")
-    return lab
+    return new_lab(galaxy_user, galaxy.url, new_catalog, tmp_path)
 
 
 def to(version: str) -> tuple[str, str]:
@@ -66,9 +54,7 @@ def invoked_once(lab: Lab, campaign: str) -> None:
     assert sum(counted.values()) == len(items) + 1
 
 
-@pytest.mark.parametrize(
-    "lab", ["sqlite", pytest.param("omero", marks=pytest.mark.omero)], indirect=True
-)
+@on_both
 def test_a_campaign_from_plan_to_report(lab: Lab) -> None:
     lab.type_samples(
         {"T1": "ACGT\nTT\n", "T2": "GGGG\n", "T3": "FAIL <b>\n", "T 4 “ü”": "AC\n", "T5": "CC\n"}

@@ -16,7 +16,8 @@ import pytest
 
 from benchmarks.report import append
 from tests.faults.killing import ROUNDS, SEED
-from tests.integration.campaign_lab import NEW, OLD, Lab
+from tests.integration.campaign_lab import NEW, OLD, Lab, new_lab
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 
@@ -30,10 +31,12 @@ _KILLS_A_CAMPAIGN = 5
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Lab:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Lab:
     if NEW not in galaxy.tool_versions("versioned_tool"):
         galaxy.add_tool(LATER_TOOLS / "versioned_tool_2_0_0.xml")
-    return Lab(user=galaxy_user, folder=tmp_path, url=galaxy.url)
+    return new_lab(galaxy_user, galaxy.url, new_catalog, tmp_path)
 
 
 def test_killed_at_random_moments_and_resumed_nothing_runs_twice(lab: Lab) -> None:

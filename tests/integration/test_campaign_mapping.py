@@ -10,7 +10,8 @@ import pytest
 
 from biobank_core.galaxy.client import GalaxyClient
 from biobank_core.galaxy.reanalysis.server import CampaignServer, NewCollection
-from tests.integration.campaign_lab import NEW, OLD, Lab
+from tests.integration.campaign_lab import NEW, OLD, Lab, new_lab
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, hdca
 
@@ -44,11 +45,13 @@ RENAMED: dict[str, Any] = {
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Lab:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Lab:
     for (tool, version), file in _LATER.items():
         if version not in galaxy.tool_versions(tool):
             galaxy.add_tool(LATER_TOOLS / file)
-    return Lab(user=galaxy_user, folder=tmp_path, url=galaxy.url)
+    return new_lab(galaxy_user, galaxy.url, new_catalog, tmp_path)
 
 
 def typed_by_hand(lab: Lab, tool: str, given: dict[str, dict[str, Any]], version: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.campaign_lab import NEW, STRICT, Lab
+from tests.integration.campaign_lab import NEW, STRICT, Lab, new_lab
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
 
@@ -20,10 +21,12 @@ TO_NEW = ("--tool-version", f"versioned_tool={NEW}")
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Lab:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Lab:
     if NEW not in galaxy.tool_versions("versioned_tool"):
         galaxy.add_tool(LATER_TOOLS / "versioned_tool_2_0_0.xml")
-    return Lab(user=galaxy_user, folder=tmp_path, url=galaxy.url)
+    return new_lab(galaxy_user, galaxy.url, new_catalog, tmp_path)
 
 
 def items(lab: Lab) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from biobank_core.galaxy.refresh import Refresher
 from biobank_core.galaxy.rounds import Hashes, LiveRounds
 from biobank_core.galaxy.rules import Rules
 from tests.integration.galaxy_cases import SERVER, Lab, lab_of
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda
 
@@ -30,8 +30,10 @@ KB = 1000
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Iterator[Lab]:
-    with lab_of(galaxy_user, galaxy.url, tmp_path) as opened:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Iterator[Lab]:
+    with lab_of(galaxy_user, galaxy.url, new_catalog, tmp_path) as opened:
         yield opened
 
 
@@ -167,18 +169,13 @@ def test_who_follows_takes_hashes_that_come_after_the_job_and_computes_the_other
     assert lab.file(data).sha256 == hashlib.sha256(b"one\n").hexdigest()
 
 
-def test_the_command_says_what_it_learnt(lab: Lab, tmp_path: Path) -> None:
+def test_the_command_says_what_it_learnt(lab: Lab) -> None:
     lab.user.upload_collection(lab.history, {"a": "a\n"})
 
     def biobank(*words: str, code: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "biobank_core.cli", "record", *words],
-            env={
-                **os.environ,
-                "BIOBANK_CATALOG": f"sqlite:///{tmp_path / 'catalog.db'}",
-                "GALAXY_URL": lab.url,
-                "GALAXY_API_KEY": lab.user.key,
-            },
+            env=lab.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -211,11 +208,7 @@ def test_verify_finds_jobs_without_an_action_and_records_just_those(
                 *(sys.executable, "-m", "biobank_core.cli", "verify", "--galaxy", lab.url),
                 *("--galaxy-name", SERVER, "--rules", str(rules), *words),
             ],
-            env={
-                **os.environ,
-                "BIOBANK_CATALOG": f"sqlite:///{tmp_path / 'catalog.db'}",
-                "GALAXY_API_KEY": lab.user.key,
-            },
+            env=lab.environment,
             capture_output=True,
             text=True,
             check=False,

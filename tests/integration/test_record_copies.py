@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.integration.galaxy_cases import Lab, lab_of, new_user, ports
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import Run, hda, hdca, mapped_over
 
@@ -26,9 +28,11 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(galaxy: GalaxyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    galaxy: GalaxyServer, new_catalog: NewCatalog, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
     user = new_user(galaxy, "copies")
-    with lab_of(user, galaxy.url, tmp_path_factory.mktemp("copies")) as lab:
+    with lab_of(user, galaxy.url, new_catalog, tmp_path_factory.mktemp("copies")) as lab:
         run, history = lab.user.run, lab.history
         source = user.upload_collection(history, {"s1": "x\n", "s2": "FAIL\n", "s3": ""})
         other = user.upload_collection(history, {"s1": "r\n", "s2": "r\n", "s3": "r\n"})
@@ -89,21 +93,20 @@ def world(galaxy: GalaxyServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_recording_again_into_the_same_catalog_changes_nothing(world: World) -> None:
-    before = world.lab.stores.index.digest()
+    before = world.lab.index.digest()
     head = world.lab.stores.catalog.head()
     # Another scope has a cursor of its own: every job is looked at again.
     summary = world.lab.record(history_id=world.lab.history)
     assert summary.failed == {}
     assert (summary.recorded, summary.unchanged) == (0, summary.seen)
-    assert world.lab.stores.index.digest() == before
+    assert world.lab.index.digest() == before
     assert world.lab.stores.catalog.head() == head
 
 
 def test_recording_into_another_catalog_gives_the_same_graph(
-    world: World, tmp_path_factory: pytest.TempPathFactory
+    world: World, new_catalog: NewCatalog, tmp_path: Path
 ) -> None:
-    folder = tmp_path_factory.mktemp("again")
-    with lab_of(world.lab.user, world.lab.url, folder, history=None) as again:
+    with lab_of(world.lab.user, world.lab.url, new_catalog, tmp_path, history=None) as again:
         again.record()
         assert again.graph() == world.lab.graph()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from biobank_core.galaxy.events import Doorbell
 from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.recorder import Summary, record
 from tests.integration.galaxy_cases import SERVER, Lab, lab_of
+from tests.integration.omero_settings import NewCatalog, on_both
 from tests.integration.unreliable_proxy import UnreliableProxy, unreliable
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, mapped_over
@@ -29,8 +29,10 @@ pytestmark = pytest.mark.galaxy
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Iterator[Lab]:
-    with lab_of(galaxy_user, galaxy.url, tmp_path) as opened:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Iterator[Lab]:
+    with lab_of(galaxy_user, galaxy.url, new_catalog, tmp_path) as opened:
         yield opened
 
 
@@ -81,16 +83,11 @@ SERVICE = ("sync_service", "run", "--only", "recorder")
 
 @contextmanager
 def following(
-    lab: Lab, url: str, folder: Path, *options: str, command: tuple[str, ...] = FOLLOW
+    lab: Lab, url: str, *options: str, command: tuple[str, ...] = FOLLOW
 ) -> Iterator[Following]:
     process = subprocess.Popen(
         [sys.executable, "-m", *command, "--galaxy-name", SERVER, *options],
-        env={
-            **os.environ,
-            "BIOBANK_CATALOG": f"sqlite:///{folder / 'catalog.db'}",
-            "GALAXY_URL": url,
-            "GALAXY_API_KEY": lab.user.key,
-        },
+        env=lab.environment | {"GALAXY_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -124,12 +121,13 @@ def test_galaxy_rings_when_a_history_changes(lab: Lab) -> None:
         bell.stop()
 
 
-def test_jobs_are_recorded_as_they_end_until_a_signal_comes(lab: Lab, tmp_path: Path) -> None:
-    with following(lab, lab.url, tmp_path, "--interval", "3600") as run:
+@on_both
+def test_jobs_are_recorded_as_they_end_until_a_signal_comes(lab: Lab) -> None:
+    with following(lab, lab.url, "--interval", "3600") as run:
         run.says(f"jobs of {lab.user.email}")
         data = lab.user.upload(lab.history, "one\n")
         job = lab.user.run(lab.history, "one_to_one", {"input": hda(data)}).job_ids[0]
-        lab.user.wait_for(recorded(lab, job), what="the recording of a job", timeout_s=30)
+        lab.user.wait_for(recorded(lab, job), what="the recording of a job", timeout_s=120)
         assert "recorded\t2\n" in run.end(signal.SIGTERM)
     assert not any("Traceback" in line for line in run.lines)
     assert lab.user.key not in "".join(run.lines)
@@ -144,7 +142,7 @@ def test_the_service_records_with_rules_and_without_any_broker(lab: Lab, tmp_pat
     lab.user.client.histories.update_history(secret, tags=["no-biobank"])
     lab.user.upload(secret, "one\n")
     options = ("--interval", "3600", "--rules", str(rules))
-    with following(lab, lab.url, tmp_path, *options, command=SERVICE) as run:
+    with following(lab, lab.url, *options, command=SERVICE) as run:
         run.says(f"jobs of {lab.user.email}")
         lab.user.upload(lab.history, "one\n")
         lab.user.wait_for(lab.actions, what="the recording of a job", timeout_s=60)
@@ -154,16 +152,16 @@ def test_the_service_records_with_rules_and_without_any_broker(lab: Lab, tmp_pat
 
 
 def test_a_galaxy_that_goes_away_is_said_once_and_followed_again(
-    lab: Lab, proxy: UnreliableProxy, tmp_path: Path
+    lab: Lab, proxy: UnreliableProxy
 ) -> None:
-    with following(lab, proxy.url, tmp_path, "--interval", "1") as run:
+    with following(lab, proxy.url, "--interval", "1") as run:
         run.says("following Galaxy")
         proxy.fault = lambda _path: "html"
         run.says("not Galaxy's JSON")
         job = lab.user.run(lab.history, "one_to_one", {"input": hda(_upload(lab))}).job_ids[0]
         proxy.fault = lambda _path: None
         run.says("it works again")
-        lab.user.wait_for(recorded(lab, job), what="the recording of a job", timeout_s=30)
+        lab.user.wait_for(recorded(lab, job), what="the recording of a job", timeout_s=120)
         run.end(signal.SIGINT)
     assert sum("tried again until it works" in line for line in run.lines) == 1
 
@@ -180,7 +178,7 @@ def _record(lab: Lab, proxy: UnreliableProxy) -> Summary:
 @pytest.mark.parametrize("fault", ["cut", "html"])
 @pytest.mark.usefixtures("without_waiting")
 def test_a_galaxy_that_goes_away_in_the_middle_loses_nothing(
-    lab: Lab, proxy: UnreliableProxy, fault: str, tmp_path_factory: pytest.TempPathFactory
+    lab: Lab, proxy: UnreliableProxy, fault: str, new_catalog: NewCatalog, tmp_path: Path
 ) -> None:
     lists = lab.user.upload_collection(lab.history, {name: f"{name}\n" for name in "abcde"})
     lab.user.run(lab.history, "one_to_one", {"input": mapped_over(lists)})
@@ -205,7 +203,9 @@ def test_a_galaxy_that_goes_away_in_the_middle_loses_nothing(
     assert {exc.exit_code for exc in told} == {3}
     words = {"cut": "went away in the middle of its answer", "html": "not Galaxy's JSON"}
     assert all(words[fault] in str(exc) for exc in told), told
-    with lab_of(lab.user, lab.url, tmp_path_factory.mktemp("straight"), history=None) as straight:
+    folder = tmp_path / "straight"
+    folder.mkdir()
+    with lab_of(lab.user, lab.url, new_catalog, folder, history=None) as straight:
         straight.record()
         assert lab.graph() == straight.graph()
 

@@ -10,7 +10,7 @@ import pytest
 
 from biobank_core.catalog.registry import open_catalog
 from tests.integration.campaign_lab import Lab
-from tests.integration.omero_settings import settings_on_omero
+from tests.integration.omero_settings import settings_in_file, settings_on_omero
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, hdca, mapped_over
 
@@ -59,11 +59,10 @@ def test_one_galaxy_recorded_into_both_catalogs_gives_equal_dumps(
     for name in ("file", "server"):
         folder = tmp_path / name
         folder.mkdir()
-        lab = Lab(user=galaxy_user, folder=folder, url=galaxy.url)
-        if name == "server":
-            lab.settings = settings_on_omero(omero_lab, folder)
-        lab.biobank("init")
-        labs.append(lab)
+        on_server = name == "server"
+        settings = settings_on_omero(omero_lab, folder) if on_server else settings_in_file(folder)
+        labs.append(Lab(user=galaxy_user, folder=folder, url=galaxy.url, settings=settings))
+        labs[-1].biobank("init")
     in_file, on_omero = labs
     # The same objects in both, their random VIDs too.
     in_file.register(["T1", "T 2 “ü”"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from biobank_core.galaxy.archive import open_archive
 from biobank_core.galaxy.recorder import record
 from biobank_core.galaxy.rules import load_rules
 from tests.integration.galaxy_cases import SERVER, Lab, lab_of
+from tests.integration.omero_settings import NewCatalog
 from tests.integration.test_record_archives import export
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, mapped_over
@@ -35,8 +35,10 @@ references:
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Iterator[Lab]:
-    with lab_of(galaxy_user, galaxy.url, tmp_path) as opened:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Iterator[Lab]:
+    with lab_of(galaxy_user, galaxy.url, new_catalog, tmp_path) as opened:
         yield opened
 
 
@@ -76,16 +78,11 @@ def _pasted(name: str, text: str) -> dict[str, Any]:
     return {"name": name, "src": "pasted", "paste_content": text, "ext": "txt"}
 
 
-def biobank(lab: Lab, folder: Path, *words: str) -> list[list[str]]:
+def biobank(lab: Lab, *words: str) -> list[list[str]]:
     """The rows that a command prints."""
     done = subprocess.run(
         [sys.executable, "-m", "biobank_core.cli", *words],
-        env={
-            **os.environ,
-            "BIOBANK_CATALOG": f"sqlite:///{folder / 'catalog.db'}",
-            "GALAXY_URL": lab.url,
-            "GALAXY_API_KEY": lab.user.key,
-        },
+        env=lab.environment,
         capture_output=True,
         text=True,
         check=False,
@@ -95,7 +92,10 @@ def biobank(lab: Lab, folder: Path, *words: str) -> list[list[str]]:
 
 
 def test_a_sample_sheet_says_which_tube_data_came_from(
-    lab: Lab, rules_file: str, tmp_path_factory: pytest.TempPathFactory
+    lab: Lab,
+    rules_file: str,
+    new_catalog: NewCatalog,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     study = lab.study("KPN")
     tubes = {label: lab.tube(label, study) for label in ("T1", "T2", "T3")}
@@ -118,7 +118,7 @@ def test_a_sample_sheet_says_which_tube_data_came_from(
     # The history's archive says the same.
     folder = tmp_path_factory.mktemp("archive")
     archive = export(lab.user, f"histories/{lab.history}", "tgz", folder)
-    with lab_of(lab.user, lab.url, folder, history=None) as other:
+    with lab_of(lab.user, lab.url, new_catalog, folder, history=None) as other:
         again = other.study("KPN")
         new = {other.tube(label, again): vid for label, vid in tubes.items()}
         record(
@@ -147,22 +147,21 @@ def test_a_reference_that_a_parameter_names_is_selected_by(
         for genome in ("hg19", "hg38")
     }
     lab.study("references")
-    biobank(lab, tmp_path, "register", "DataSample", str(table), "--study", "references")
+    biobank(lab, "register", "DataSample", str(table), "--study", "references")
     options = ("--rules", rules_file, "--study", "KPN", "--galaxy-name", SERVER)
-    biobank(lab, tmp_path, "record", *options)
+    biobank(lab, "record", *options)
     hg19, hg38 = (lab.action(job) for job in runs.values())
     assert {port.role for port in hg19.inputs} == {"input", "reference"}
     assert ({port.role for port in hg38.inputs}, hg38.flags) == ({"input"}, ("unknown-reference",))
-    listed = biobank(lab, tmp_path, "unlinked", "--references", "--rules", rules_file)
+    listed = biobank(lab, "unlinked", "--references", "--rules", rules_file)
     assert listed[1:] == [["hg38", "references", "reference", "uses_reference", "1", "0"]]
     table.write_text("label\nhg38\n")
-    biobank(lab, tmp_path, "register", "DataSample", str(table), "--study", "references")
-    assert ["references linked since", "1"] in biobank(lab, tmp_path, "record", *options)
-    assert biobank(lab, tmp_path, "unlinked", "--references", "--rules", rules_file)[1:] == []
+    biobank(lab, "register", "DataSample", str(table), "--study", "references")
+    assert ["references linked since", "1"] in biobank(lab, "record", *options)
+    assert biobank(lab, "unlinked", "--references", "--rules", rules_file)[1:] == []
     for genome, action in (("hg19", hg19), ("hg38", hg38)):
         found = biobank(
             lab,
-            tmp_path,
             *("select", "--study", "KPN", "--all", "--format", "tsv"),
             *("--reference", f"references:{genome}"),
         )

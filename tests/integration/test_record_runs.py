@@ -16,6 +16,7 @@ from biobank_core.galaxy.client import GalaxyClient
 from biobank_core.galaxy.live import LiveSource
 from biobank_core.galaxy.recorder import record
 from tests.integration.galaxy_cases import SERVER, Lab, lab_of, ports
+from tests.integration.omero_settings import NewCatalog, on_both
 from tests.servers.galaxy import LATER_TOOLS, GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, mapped_over
 
@@ -25,8 +26,10 @@ HOSTILE = "ü \"q\" 's' <script>alert(1)</script> =1+1 試料 \\ | ; $HOME `id`"
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Iterator[Lab]:
-    with lab_of(galaxy_user, galaxy.url, tmp_path, history=HOSTILE) as opened:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Iterator[Lab]:
+    with lab_of(galaxy_user, galaxy.url, new_catalog, tmp_path, history=HOSTILE) as opened:
         yield opened
 
 
@@ -61,6 +64,7 @@ def test_a_tool_upgraded_in_between_has_both_exact_versions(
     }
 
 
+@on_both
 def test_any_text_is_kept_as_it_is_and_secrets_are_not(lab: Lab) -> None:
     lists = lab.user.upload_collection(lab.history, {HOSTILE: "x\n"}, name=HOSTILE)
     element = lab.user.elements(lists)[HOSTILE]
@@ -112,10 +116,10 @@ def test_an_administrator_records_the_jobs_of_all_users(
     assert action.galaxy
     assert action.galaxy.times_from == "metrics"
     # The user's own recording finds the same objects, and nothing to change.
-    before = lab.stores.index.digest()
+    before = lab.index.digest()
     summary = lab.record()
     assert (summary.recorded, summary.unchanged) == (0, 2)
-    assert lab.stores.index.digest() == before
+    assert lab.index.digest() == before
     other = GalaxyClient.connect(galaxy.url, galaxy.create_user("nobody@biobank.example"))
     mine = record(lab.stores.catalog, LiveSource(other), server=SERVER)
     assert mine.seen == 0
@@ -182,12 +186,7 @@ def test_rules_and_commands_tie_data_to_tubes(lab: Lab, tmp_path: Path) -> None:
     def biobank(*words: str, code: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "biobank_core.cli", *words],
-            env={
-                **os.environ,
-                "BIOBANK_CATALOG": f"sqlite:///{tmp_path / 'catalog.db'}",
-                "GALAXY_URL": lab.url,
-                "GALAXY_API_KEY": lab.user.key,
-            },
+            env=lab.environment,
             capture_output=True,
             text=True,
             check=False,

@@ -9,6 +9,7 @@ import pytest
 
 from biobank_core.model.kinds import ActionCategory, ActionStatus
 from tests.integration.galaxy_cases import Lab, lab_of, ports
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda, hdca, mapped_over
 
@@ -16,8 +17,10 @@ pytestmark = pytest.mark.galaxy
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Iterator[Lab]:
-    with lab_of(galaxy_user, galaxy.url, tmp_path) as opened:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Iterator[Lab]:
+    with lab_of(galaxy_user, galaxy.url, new_catalog, tmp_path) as opened:
         yield opened
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from biobank_core.model.kinds import ActionStatus
 from tests.integration.galaxy_cases import Lab, lab_of, ports
+from tests.integration.omero_settings import NewCatalog
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser, hda
 
@@ -17,8 +18,10 @@ pytestmark = pytest.mark.galaxy
 
 
 @pytest.fixture
-def lab(galaxy: GalaxyServer, galaxy_user: GalaxyUser, tmp_path: Path) -> Iterator[Lab]:
-    with lab_of(galaxy_user, galaxy.url, tmp_path) as opened:
+def lab(
+    galaxy: GalaxyServer, galaxy_user: GalaxyUser, new_catalog: NewCatalog, tmp_path: Path
+) -> Iterator[Lab]:
+    with lab_of(galaxy_user, galaxy.url, new_catalog, tmp_path) as opened:
         yield opened
 
 
@@ -78,7 +81,7 @@ def test_a_cached_job_makes_no_edge(lab: Lab) -> None:
     assert lab.vid(output) == made
     assert cached.outputs == ()
     assert ports(cached, "without_edge") == [("output", made)]
-    answers = lab.stores.index.connected(question_of(made))
+    answers = lab.index.connected(question_of(made))
     assert {edge.action for edge in answers.edges} == {lab.action(first.job_ids[0]).vid}
 
 
