@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -219,7 +220,10 @@ class _Selecting:
             matches = sorted(matches, key=lambda match: match.action.vid)
             matches.sort(key=lambda match: match.action.time, reverse=True)
         live = [match for match in matches if match.live]
-        code, reason = self._verdict(sample, about, matches, live)
+        results = [
+            self._results(match, match.live or match.superseded) for match in live or matches
+        ]
+        code, reason = self._verdict(sample, about, matches, live, results)
         sources: Iterable[NodeInfo] = about.sources
         if len(about.sources) > 1:
             sources = sorted(sources, key=lambda node: (node.label, node.vid))
@@ -233,18 +237,17 @@ class _Selecting:
             code=code,
             reason=reason,
             donors=self._permission(about.people, sample.study).donors,
-            results=tuple(
-                [
-                    result
-                    for match in (live or matches)
-                    for result in self._results(match, match.live or match.superseded)
-                ]
-            ),
+            results=results[0] if len(results) == 1 else tuple(chain.from_iterable(results)),
             sources=tuple([node.vid for node in sources]),
         )
 
     def _verdict(
-        self, sample: NodeInfo, about: _About, matches: list[_Match], live: list[_Match]
+        self,
+        sample: NodeInfo,
+        about: _About,
+        matches: list[_Match],
+        live: list[_Match],
+        results: list[tuple[OldResult, ...]],
     ) -> tuple[ReasonCode, str]:
         if sample.deleted:
             return ReasonCode.DELETED, "the sample was deleted"
@@ -264,7 +267,7 @@ class _Selecting:
         if failed is not None:
             tool = self._asked.tool(failed)
             tried = reasons.failed_text(tool.label, tool.release, failed)
-        made = [(match.action, self._results(match, match.live)) for match in live]
+        made = [(match.action, made) for match, made in zip(live, results, strict=True)]
         wanted = self._criteria.reference
         if wanted is not None:
             node = self._graph.nodes.get(wanted)
