@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,21 @@ def test_a_changed_description_is_mended(catalog: Catalog, kpn: Study, group: Ow
     assert drift(catalog) == []
 
 
+@contextmanager
+def repaired(group: OwnGroup, kpn: Study, *standing: Tube) -> Iterator[tuple[Catalog, Tube]]:
+    """The catalog after a repair: whole, all there, and it took one tube more, which comes too."""
+    with open_catalog(group.url) as mending:
+        drift(mending, repair=True)
+        assert list(mending.damage()) == []
+        assert drift(mending) == []
+        newest = tube(mending, kpn, "T3")
+        told = {change.vid for unit in mending.changes({}) for change in unit.changes}
+        assert told == {kpn.vid, *(one.vid for one in standing), newest.vid}
+        assert set(mending.get(told)) == told
+        assert [entry.object for entry in mending.history(newest.vid)] == [newest]
+        yield mending, newest
+
+
 @pytest.mark.parametrize("which", [1, 2, 3])
 def test_a_deleted_commit_stops_writers_until_repaired(
     catalog: Catalog, kpn: Study, group: OwnGroup, which: int
@@ -178,13 +194,7 @@ def test_a_deleted_commit_stops_writers_until_repaired(
         assert len(list(again.damage())) == 1
         with pytest.raises(StorageError, match="verify --repair"):
             tube(again, kpn, "T3")
-    with open_catalog(group.url) as mending:
-        drift(mending, repair=True)
-        assert list(mending.damage()) == []
-        assert drift(mending) == []
-        third = tube(mending, kpn, "T3")
-        told = {change.vid for unit in mending.changes({}) for change in unit.changes}
-        assert told == {kpn.vid, first.vid, second.vid, third.vid}
+    with repaired(group, kpn, first, second) as (mending, third):
         assert list(mending.changes(mending.head())) == []
         assert mending.history(first.vid)
         # For who reads the feed it is one log still, and goes on from where it was read to.
@@ -286,15 +296,8 @@ def test_each_kind_of_damage_is_told_stops_writers_and_is_mended(
         if damage is not repointed and (damage, which) != (unreadable, 2):
             with pytest.raises(StorageError, match="verify --repair"):
                 tube(again, kpn, "T3")
-    with open_catalog(group.url) as mending:
-        drift(mending, repair=True)
-        assert list(mending.damage()) == []
-        assert drift(mending) == []
-        third = tube(mending, kpn, "T3")
-        told = {change.vid for unit in mending.changes({}) for change in unit.changes}
-        assert told == {*everything, third.vid}
-        assert set(mending.get(told)) == told
-        assert [entry.object for entry in mending.history(third.vid)] == [third]
+    with repaired(group, kpn, first, second):
+        pass
 
 
 @pytest.mark.parametrize("units", [0, 2])
