@@ -7,6 +7,7 @@
       AmbiguousError                  2   an address fits several objects
       ConfigurationError              2   settings contradict each other or are missing
       StorageError                    2   the file is damaged, full, read-only, of a newer schema
+        UnreadableError               2   one object of it can't be read back
       UnreachableError                3   retryable: a server is not there or breaks off
       NotPermittedError               4   the account may not do this
       ConflictError                   5   somebody else's state is in the way
@@ -104,6 +105,10 @@ class ConfigurationError(BiobankError):
 
 class StorageError(BiobankError):
     """The storage itself fails: damaged, full, read-only, or written by a newer release."""
+
+
+class UnreadableError(StorageError):
+    """One object that its storage can't give back: damaged, or changed by another program."""
 
 
 class UnreachableError(BiobankError):

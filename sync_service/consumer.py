@@ -141,10 +141,7 @@ class Consumer:
             key = dead_letters.key_of(delivery.message_id, delivery.body)
             try:
                 if (left_out := delivery.headers.get(messages.LEFT_OUT_HEADER)) is not None:
-                    raise InputError(
-                        f"its state takes {left_out} bytes, more than a message may have; run "
-                        "`biobank verify --repair`, then discard it"
-                    )
+                    raise InputError(f"{left_out}; run `biobank verify --repair`, then discard it")
                 received = messages.decode(delivery.body)
             except InputError as exc:
                 # No later try would read it otherwise.

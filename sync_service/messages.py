@@ -41,8 +41,10 @@ DATA_SCHEMA: Final = f"urn:biobank:lineage-event:{SCHEMA_VERSION}"
 # not ours, and parsing one takes several times its size in memory.
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
-# How large a body was that the relay left out, because it is larger than that.
-LEFT_OUT_HEADER: Final = "x-biobank-left-out-bytes"
+# Why the relay sent a state without its body; the consumer sets it aside with that for a reason.
+LEFT_OUT_HEADER: Final = "x-biobank-left-out"
+# What a state is sent as whose object can't be read: nobody knows what it would be an event of.
+UNREADABLE_KEY: Final = "lineage.unreadable"
 
 # Versions count saves; SQLite and Neo4j both keep signed 64-bit integers.
 _MAX_VERSION: Final = 2**63 - 1
@@ -106,7 +108,12 @@ _events = msgspec.json.Decoder(IndexEvent)
 
 def message_id(event: IndexEvent) -> str:
     """The name of this state: log, VID and version."""
-    return f"{event.log}/{event.vid}/{event.version}"
+    return id_of_state(event.log, event.vid, event.version)
+
+
+def id_of_state(log: str, vid: str, version: int) -> str:
+    """The same of a state whose event is not known; `state_of_id` reads it."""
+    return f"{log}/{vid}/{version}"
 
 
 def state_of_id(text: str) -> tuple[str, str, int] | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from biobank_core.catalog.port import Catalog, ChangeKind, CommittedUnit, Position
+from biobank_core.errors import UnreadableError
+from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.projection import in_graph, project_all
 from sync_service import messages, topology
 from sync_service.broker import Outgoing, Session
@@ -30,6 +32,8 @@ POLL_S: Final = 0.2
 _UNDER_WAY: Final = 4
 # How long a confirm is waited for with the feed held open.
 _PATIENCE_S: Final = 5.0
+# AMQP's headers share one frame (128 KiB); an error's text may quote what it could not read.
+_MAX_REASON_CHARS: Final = 2_000
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +170,12 @@ class Relay:
 
     def _outgoing(self, catalog: Catalog, wanted: _Wanted) -> Iterator[Outgoing]:
         sent = 0
-        for event in project_all(catalog, wanted):
+        for event in _readable(catalog, wanted):
+            sent += 1
+            if isinstance(event, _Unreadable):
+                log.error("sent without its state: %s", event.reason)
+                yield _without_state(event.id, messages.UNREADABLE_KEY, event.reason)
+                continue
             unit = wanted[event.log, event.vid]
             body = messages.encode(
                 event,
@@ -174,21 +183,57 @@ class Relay:
                 unit_size=len(unit.changes),
                 time=unit.time,
             )
-            headers: dict[str, object] = {}
+            key, name = messages.routing_key(event), messages.message_id(event)
             if len(body) > messages.MAX_BODY_BYTES:
-                # The consumer sets it aside with this for a reason, and people mend the index.
-                headers[messages.LEFT_OUT_HEADER] = len(body)
-                body = b""
-            sent += 1
+                reason = f"its state takes {len(body):,} bytes, more than a message may have"
+                yield _without_state(name, key, reason)
+                continue
             yield Outgoing(
                 exchange=topology.EXCHANGE,
-                routing_key=messages.routing_key(event),
+                routing_key=key,
                 body=body,
-                message_id=messages.message_id(event),
+                message_id=name,
                 content_type=messages.CONTENT_TYPE,
-                headers=headers,
             )
         self._metrics.published.inc(sent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A state that the catalog can't give back; `id` is its message's."""
+
+    id: str
+    reason: str
+
+
+def _without_state(name: str, routing_key: str, reason: str) -> Outgoing:
+    """What the consumer sets aside with this reason; people mend the catalog or the index."""
+    return Outgoing(
+        exchange=topology.EXCHANGE,
+        routing_key=routing_key,
+        body=b"",
+        message_id=name,
+        content_type=messages.CONTENT_TYPE,
+        headers={messages.LEFT_OUT_HEADER: reason[:_MAX_REASON_CHARS]},
+    )
+
+
+def _readable(catalog: Catalog, wanted: _Wanted) -> Iterator[IndexEvent | _Unreadable]:
+    """The events of these objects, with those in their place that can't be read."""
+    parts = [list(wanted)]
+    while parts:
+        part = parts.pop()
+        try:
+            yield from list(project_all(catalog, part))
+        except UnreadableError as exc:
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+                continue
+            [(of, vid)] = part
+            unit = wanted[of, vid]
+            version = next(one.version for one in unit.changes if one.vid == vid)
+            yield _Unreadable(messages.id_of_state(of, vid, version), str(exc))
 
 
 def _pieces(catalog: Catalog, since: Position) -> Generator[_Piece, None, None]:

@@ -68,14 +68,14 @@ def test_an_object_too_large_for_a_message_is_set_aside_and_the_relay_goes_on(
         body=b"",
         message_id=body["id"],
         content_type=CONTENT_TYPE,
-        headers={"x-biobank-left-out-bytes": 9_000_000},
+        headers={"x-biobank-left-out": "its state takes 9,000,000 bytes"},
     )
     with sync_lab.session() as session:
         session.settle(session.send([message]))
         sync_lab.start("consumer")
         wait_until(lambda: session.depth(topology.DEAD_QUEUE) == 1, timeout_s=WITHIN_S)
     (letter,) = sync_lab.dead_letters()
-    assert "9000000 bytes" in letter.reason
+    assert "9,000,000 bytes; run `biobank verify --repair`" in letter.reason
     with sync_lab.index() as index:
         refusal = index.refused()[letter.log or "", letter.vid or ""]
         assert refusal.version == letter.version == 1

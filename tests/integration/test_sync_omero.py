@@ -216,3 +216,38 @@ def test_the_service_tells_what_other_clients_did_until_it_is_mended(
     password = group.members[0].password
     assert password not in lab.log("all")
     lab.stop("all")
+
+
+def test_an_object_that_another_client_made_unreadable_holds_nothing_up(
+    lab: SyncLab, groups: tuple[OwnGroup, OwnGroup]
+) -> None:
+    catalog, group = lab.catalog, groups[0]
+    study = Study(vid=new_vid(), label="KPN")
+    catalog.commit([Save(object=study)], by="test")
+    tubes = [Tube(vid=new_vid(), label=f"T{n}", study=study.vid) for n in range(5)]
+    catalog.commit([Save(object=tube) for tube in tubes], by="test")
+    broken = tubes[2]
+    with group.gateway() as gateway:
+        [found] = gateway.getObjects("MapAnnotation", attributes={"name": broken.vid})
+        found.setValue([["note", "my favourite tube"]])
+        found.save()
+    lab.start("all")
+
+    def index_has(wanted: set[str]) -> bool:
+        with lab.index() as index:
+            return wanted <= {node.vid for node in index.nodes()}
+
+    wait_until(lambda: index_has({tube.vid for tube in tubes} - {broken.vid}), timeout_s=300)
+    wait_until(lambda: len(lab.dead_letters()) == 1, timeout_s=300)
+    [letter] = lab.dead_letters()
+    assert (letter.vid, letter.version) == (broken.vid, 1)
+    assert f"{broken.vid}: its pairs do not begin with the kind" in letter.reason
+    assert not index_has({broken.vid})
+    # What comes of mending it is a newer state: the letter is of no use any more.
+    run(lab, "biobank_core.cli", "verify", "--repair")
+    wait_until(lambda: index_has({broken.vid}), timeout_s=300)
+    book = ("--log", str(lab.folder / "discards.jsonl"))
+    run(lab, "sync_service", "dead-letters", "discard", letter.id, "--why", "mended", *book)
+    lab.wait_in_step()
+    lab.check()
+    lab.stop("all")

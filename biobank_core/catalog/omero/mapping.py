@@ -17,7 +17,7 @@ import msgspec
 
 from biobank_core.catalog.omero.names import MAX_PAIR_BYTES
 from biobank_core.catalog.one import UniqueKey
-from biobank_core.errors import StorageError
+from biobank_core.errors import UnreadableError
 from biobank_core.model import codec
 from biobank_core.model.base import Object
 from biobank_core.model.registry import kinds
@@ -124,7 +124,7 @@ def from_pairs(
 ) -> tuple[str, bytes]:
     """The kind of the object and its line of JSON.
 
-    `long` holds the texts of its companion. Raises StorageError for pairs that nobody of ours
+    `long` holds the texts of its companion. Raises UnreadableError for pairs that nobody of ours
     wrote.
     """
     plain = [pair for pair in pairs if not pair[0].startswith("@")]
@@ -132,7 +132,7 @@ def from_pairs(
     as_json = set(headers.get(JSON, "").split())
     as_long = set(headers.get(LONG, "").split())
     if not plain or plain[0][0] != KIND:
-        raise StorageError(f"{vid}: its pairs do not begin with the kind; somebody changed them")
+        raise UnreadableError(f"{vid}: its pairs do not begin with the kind; somebody changed them")
     raw: dict[str, Any] = {"kind": plain[0][1], "vid": vid}
     try:
         for name, value in plain[1:]:
@@ -145,20 +145,20 @@ def from_pairs(
                 _set(raw, name, _value(vid, name, value) if name in as_json else value)
         for name in as_long:
             if long is None or name not in long:
-                raise StorageError(f"{vid}: the long text of {name} is missing")
+                raise UnreadableError(f"{vid}: the long text of {name} is missing")
             _set(raw, name, long[name])
     except (TypeError, AttributeError) as exc:  # a field that is a text and has parts as well
-        raise StorageError(f"{vid}: its pairs contradict each other") from exc
+        raise UnreadableError(f"{vid}: its pairs contradict each other") from exc
     return raw["kind"], msgspec.json.encode(raw)
 
 
 def decoded(vid: str, pairs: Sequence[Pair], long: Mapping[str, Any] | None = None) -> Object:
-    """The object that these pairs are. Raises StorageError for what is none."""
+    """The object that these pairs are. Raises UnreadableError for what is none."""
     _, line = from_pairs(vid, pairs, long)
     try:
         return codec.decode_stored(line)
     except msgspec.MsgspecError as exc:
-        raise StorageError(f"{vid} can't be read back from OMERO: {exc}") from exc
+        raise UnreadableError(f"{vid} can't be read back from OMERO: {exc}") from exc
 
 
 def field_of(name: str) -> str:
@@ -175,7 +175,7 @@ def _value(vid: str, name: str, text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as exc:
-        raise StorageError(f"{vid}: {name} is no JSON; somebody changed it") from exc
+        raise UnreadableError(f"{vid}: {name} is no JSON; somebody changed it") from exc
 
 
 def _set(raw: dict[str, Any], name: str, value: Any) -> None:

@@ -24,7 +24,7 @@ from biobank_core.catalog.omero.names import (
 )
 from biobank_core.catalog.omero.session import Session, pages
 from biobank_core.catalog.port import Referrer, Versioned
-from biobank_core.errors import StorageError
+from biobank_core.errors import StorageError, UnreadableError
 from biobank_core.model.ids import is_vid
 from biobank_core.model.registry import reference_fields
 
@@ -166,7 +166,7 @@ class Scope:
                 try:
                     answer[name] = msgspec.json.decode(text or "{}", type=dict[str, Any])
                 except msgspec.MsgspecError as exc:
-                    raise StorageError(f"the long text {name} is no JSON: {exc}") from exc
+                    raise UnreadableError(f"the long text {name} is no JSON: {exc}") from exc
         return answer
 
     def objects(self, fulls: Iterable[Full]) -> dict[str, Versioned]:
@@ -304,7 +304,7 @@ def _found(row: Sequence[Any]) -> Found | None:
         return None
     parsed = parse_description(description)
     if parsed is None:
-        raise StorageError(
+        raise UnreadableError(
             f"{name}: the description of annotation {number} was changed in OMERO; "
             "`biobank verify --repair` mends it"
         )
@@ -314,7 +314,7 @@ def _found(row: Sequence[Any]) -> Found | None:
 def _version(one: Full) -> int:
     parsed = parse_description(one.description)
     if parsed is None:
-        raise StorageError(
+        raise UnreadableError(
             f"{one.name}: the description of annotation {one.id} was changed in OMERO; "
             "`biobank verify --repair` mends it"
         )

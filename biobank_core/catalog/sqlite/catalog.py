@@ -31,7 +31,7 @@ from biobank_core.catalog.sqlite.rescue import rows_left
 from biobank_core.catalog.sqlite.schema import COMPONENT, STEPS
 from biobank_core.catalog.sqlite.state import PAGE, Links, Rows, add_kinds, pages
 from biobank_core.catalog.sqlite.writing import write_unit
-from biobank_core.errors import InputError, StorageError
+from biobank_core.errors import InputError, StorageError, UnreadableError
 from biobank_core.lineage.events import IndexEvent
 from biobank_core.lineage.projection import project
 from biobank_core.model import codec
@@ -358,7 +358,7 @@ class SqliteCatalog(Catalog):
         try:
             return codec.decode_stored(body)
         except msgspec.MsgspecError as exc:
-            raise StorageError(f"{self.file.path}: {vid} can't be read back: {exc}") from exc
+            raise UnreadableError(f"{self.file.path}: {vid} can't be read back: {exc}") from exc
 
 
 def _rows(connection: sqlite3.Connection, query: Query) -> Iterator[tuple[str, int, bytes]]:
