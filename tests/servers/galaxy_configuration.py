@@ -43,7 +43,11 @@ class GalaxyConfiguration:
             tool_data_tables = config / "tool_data_table_conf.xml"
             tool_data_tables.write_text("<tables/>\n")
         # JSON is YAML, and the standard library writes it.
-        (config / "job_conf.yml").write_text(json.dumps(_job_configuration(self.job_workers)))
+        secrets_of_jobs = job_secrets(self.folder)
+        if not secrets_of_jobs.exists():
+            write_private(secrets_of_jobs, "")
+        jobs = _job_configuration(self.job_workers, secrets_of_jobs)
+        (config / "job_conf.yml").write_text(json.dumps(jobs))
         vault = {"type": "database", "encryption_keys": [server_secrets(self.folder)["vault_key"]]}
         write_private(config / "vault_conf.yml", json.dumps(vault))
         galaxy = self._keys() | {
@@ -173,10 +177,20 @@ def _tool_list(folder: Path) -> Path:
     return folder / "config" / "tool_conf.xml"
 
 
-def _job_configuration(workers: int) -> dict[str, Any]:
+def job_secrets(folder: Path) -> Path:
+    """Return the BIOBANK_SECRETS_FILE of all jobs of the server in `folder`; empty at first."""
+    return folder / "config" / "jobs.secrets"
+
+
+def _job_configuration(workers: int, secrets_file: Path) -> dict[str, Any]:
+    environment = {
+        "runner": "local",
+        # As docs/galaxy-administrator.md says.
+        "env": [{"name": "BIOBANK_SECRETS_FILE", "value": str(secrets_file)}],
+    }
     return {
         "runners": {
             "local": {"load": "galaxy.jobs.runners.local:LocalJobRunner", "workers": workers}
         },
-        "execution": {"default": "local", "environments": {"local": {"runner": "local"}}},
+        "execution": {"default": "local", "environments": {"local": environment}},
     }

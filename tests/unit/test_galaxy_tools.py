@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from biobank_core.cli import cli
 from biobank_core.cli.arguments import FORM_ONLY_PREFIX
+from biobank_core.cli.arguments import expanded as expanded_arguments
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "galaxy_tools"
@@ -22,6 +26,8 @@ OUTPUT_UUID = r"\$registered\.dataset\.dataset\.uuid\.hex"
 NOT_TYPED = re.compile(
     rf"'(\$inputs|\$__galaxy_url__|\$__history_id__|{CATALOG_FIELD}|{OUTPUT_UUID})'"
 )
+# For a shell, for Galaxy's templates, for click: all of it is only a text.
+ODD = " -x $(touch y) `touch y` ${HOME} #if x 'a' \"b\" \\ é北🧬 ; | & > * --all\n--study=y "
 
 pytestmark = pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
 
@@ -105,6 +111,70 @@ def test_what_is_typed_is_not_changed_on_its_way(path: Path) -> None:
         if element.tag == "param" and element.get("type") == "text":
             inner = [child.get("macro") for child in element if child.tag == "expand"]
             assert "verbatim" in inner, element.get("name") or element.get("argument")
+
+
+def typed_form(element: ElementTree.Element, number: int) -> dict[str, Any]:
+    """What Galaxy's file holds when every text field holds ODD: in each conditional the case of
+    this number is chosen, and each repeat is there once. What is chosen, not typed, is left out.
+    """
+    form: dict[str, Any] = {}
+    for child in element:
+        name = child.get("name") or str(child.get("argument", "")).lstrip("-").replace("-", "_")
+        if child.tag == "expand":
+            form |= typed_form(macro(str(child.get("macro"))), number) | typed_form(child, number)
+        elif child.tag == "conditional":
+            cases = child.findall("when")
+            form[name] = {f"{name}_by": "x"} | typed_form(cases[number % len(cases)], number)
+        elif child.tag == "repeat":
+            # A value that is no text is a column's number. A name that holds '=' is refused.
+            pair = {"value": "1"} | typed_form(child, number)
+            form[name] = [pair | {"name": ODD.replace("=", " ").strip()}]
+        elif child.tag == "section":
+            form[name] = typed_form(child, number)
+        elif child.tag == "param" and child.get("type") == "text":
+            form[name] = ODD
+    return form
+
+
+def texts_of(form: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The texts of a form by the name of their option or argument."""
+    for name, value in form.items():
+        if isinstance(value, dict):
+            yield from texts_of(value)
+        elif isinstance(value, list):
+            yield name, "{name}={value}".format_map(value[0])
+        elif not name.startswith(FORM_ONLY_PREFIX):
+            yield name, value
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_typed_anywhere_in_the_form_is_what_the_command_is_given(
+    path: Path, number: int, tmp_path: Path
+) -> None:
+    inputs = ElementTree.parse(path).find("inputs")
+    assert inputs is not None
+    form = typed_form(inputs, number)
+    typed = list(texts_of(form))
+    assert typed or number
+    file = tmp_path / "inputs.json"
+    file.write_text(json.dumps(form))
+    command = cli.get_command(click.Context(cli), subcommand(command_line(path))[0])
+    assert command is not None
+    rest = subcommand(command_line(path))[1:]
+    argv = expanded_arguments(command, rest, str(file))
+    for word in rest:
+        assert isinstance(command, click.Group)
+        command, argv = command.commands[word], argv[1:]
+    # As click splits it, before it looks at what the values are.
+    given, _, _ = command.make_parser(click.Context(command)).parse_args(argv)
+    names = {o[2:].replace("-", "_"): p for p in command.params for o in p.opts if o[:2] == "--"}
+    names |= {str(p.name): p for p in command.params}
+    for name, text in typed:
+        parameter = names[name]
+        several = parameter.nargs == -1 or parameter.multiple
+        lines = [line.strip() for line in text.splitlines()] if several and text == ODD else [text]
+        found = given[str(parameter.name)]
+        assert list(found if several else [found]) == lines, name
 
 
 def test_it_has_what_every_tool_has(path: Path) -> None:

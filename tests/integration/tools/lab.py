@@ -55,7 +55,7 @@ class Lab:
         return CliRunner().invoke(cli, args, env=environment)
 
     @staticmethod
-    def as_omero(environment: Mapping[str, str], *args: str) -> str:
+    def with_settings(environment: Mapping[str, str], *args: str) -> str:
         """The standard output of a command that succeeds, with the settings of this environment."""
         done = CliRunner().invoke(cli, args, env=environment)
         assert done.exit_code == 0, done.stderr

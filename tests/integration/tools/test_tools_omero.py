@@ -76,9 +76,9 @@ def world(galaxy: GalaxyServer, lab: Lab, omero_lab: OmeroLab) -> World:
     index = f"sqlite:///{lab.catalogs}/{value}-index.db"
     tool_catalogs.add_catalog(galaxy, value, url=group.url, index=index)
     owner = {"BIOBANK_CATALOG": group.url, "BIOBANK_INDEX": index, **group.members[0].environment}
-    lab.as_omero(owner, "init")
+    lab.with_settings(owner, "init")
     tables = lab.catalogs / "tables"
-    lab.as_omero(owner, "register", "Study", str(tables / "studies.tsv"))
+    lab.with_settings(owner, "register", "Study", str(tables / "studies.tsv"))
     people = []
     for number, member in enumerate(group.members):
         email = f"omero{number}-{group.id}-{secrets.token_hex(4)}@biobank.example"
