@@ -34,6 +34,7 @@ LADDER_MOST_S: Final = 0.1
 FAN: Final = 250
 FAN_OUTPUTS: Final = 2_000
 WIDE_MOST_MB: Final = 1_000
+LOAD_MOST_MB: Final = 500
 
 
 def figures(work: Workspace) -> Iterator[Figure]:
@@ -49,6 +50,8 @@ def figures(work: Workspace) -> Iterator[Figure]:
         what = f"`biobank lineage`, an answer of {FAN * FAN_OUTPUTS:,} objects"
         yield seconds(what, cost.seconds)
         yield memory(f"{what}, peak memory", cost.peak_mb, most_mb=WIDE_MOST_MB)
+        what = f"load of what that answer is about, {FAN} actions of {FAN_OUTPUTS:,} outputs each"
+        yield memory(f"{what}, peak memory", wide.ours.peak_mb, most_mb=LOAD_MOST_MB)
 
 
 def _answers(store: Store, nodes: int) -> Iterator[Figure]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
 from typing import IO, Final, TypeVar
 
 import msgspec
@@ -21,8 +20,10 @@ from biobank_core.model.base import Object
 from biobank_core.model.kinds import Cursor, Tombstone
 from biobank_core.model.registry import kinds
 
-# Objects a commit, and lines looked up in the catalog at once.
+# Objects a commit, and lines looked up in the catalog at once. An action may name thousands, so
+# their lines are limited, too: what a commit needs of memory goes by what it names.
 _PAGE: Final = 1000
+_PAGE_BYTES: Final = 1_000_000
 _MAX_SHOWN_CHARS: Final = 80
 # Others who write at the same time cost us a second look, rarely a third.
 _TRIES: Final = 8
@@ -102,7 +103,7 @@ def _surveyed(
     survey = Survey(file)
     keys = _Keys(file, survey, catalog)
     empty = not catalog.count()
-    for page in _pages(file):
+    for page in _pages((line, len(line.data) + 1) for line in file):
         objects = [(line, _object(file, line)) for line in page]
         known: dict[str, Versioned] = {}
         if not empty:
@@ -170,14 +171,15 @@ def _shown(value: object) -> str:
 
 def _saves(
     file: LineFile, survey: Survey, order: Iterable[int], told: Callable[[float], None]
-) -> Iterator[Save]:
+) -> Iterator[tuple[Save, int]]:
+    """What is to be saved, each with the bytes of its line."""
     for number in order:
         data = file.at(survey.offset[number])
         told(len(data) + 1)
         obj = codec.decode(data)
         if obj.vid != survey.vid(number):
             raise InputError("the file was changed while it was read", line=survey.line[number])
-        yield Save(object=obj, based_on=survey.version[number])
+        yield Save(object=obj, based_on=survey.version[number]), len(data) + 1
 
 
 def _delete(catalog: Catalog, survey: Survey, numbers: list[int], *, by: str) -> None:
@@ -249,7 +251,15 @@ def _keyed_kind(obj: Object) -> str:
     )
 
 
-def _pages(values: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(values)
-    while page := list(islice(iterator, _PAGE)):
+def _pages(sized: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
+    """Lists of values that are given with their bytes: at most _PAGE, and _PAGE_BYTES or one."""
+    page: list[T] = []
+    size_bytes = 0
+    for value, value_bytes in sized:
+        if page and (len(page) == _PAGE or size_bytes + value_bytes > _PAGE_BYTES):
+            yield page
+            page, size_bytes = [], 0
+        page.append(value)
+        size_bytes += value_bytes
+    if page:
         yield page

@@ -192,6 +192,19 @@ def test_vessels_in_vessels_load_across_batches_in_any_order(catalog: Catalog) -
     assert catalog.count() == {"Study": 1, "TiterPlate": 2500}
 
 
+def test_few_actions_that_name_very_many_data_are_saved_in_several_commits(
+    catalog: Catalog,
+) -> None:
+    made = [f"V0{n:032X}" for n in range(1000, 3000)]
+    data = [{"kind": "DataSample", "vid": vid, "label": "d", "study": V[1]} for vid in made]
+    fans = [action(f"V0{n:032X}", [V[3]], made) for n in range(10_000, 10_030)]
+    load_lines(catalog, STUDY, DATA, *data, *fans)
+    actions = {str(fan["vid"]) for fan in fans}
+    units = [{change.vid for change in unit.changes} for unit in catalog.changes({})]
+    assert sum(map(len, units)) == 2032
+    assert sum(not actions.isdisjoint(unit) for unit in units) > 1, "100 kB each, in one commit"
+
+
 # What is in the catalog already
 
 
