@@ -9,8 +9,6 @@ import argparse
 import json
 import secrets
 import shutil
-import signal
-import sys
 import tempfile
 import time
 import urllib.error
@@ -18,7 +16,6 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, Self
 
 from bioblend import ConnectionError as BioblendConnectionError
@@ -39,6 +36,7 @@ from tests.servers.processes import (
     child_environment,
     free_port,
 )
+from tests.servers.serving import Server, serve
 from tests.servers.setup_galaxy import galaxy_environment
 
 TEST_TOOLS = Path(__file__).with_name("tools")
@@ -58,7 +56,7 @@ _DATABASE = "galaxy"
 _ADDRESS = "server.json"  # in the server's folder, for `attach`
 
 
-class GalaxyServer:
+class GalaxyServer(Server):
     """One Galaxy with its database and worker in one folder, gone without a trace after `stop`.
 
     `folder`: kept after `stop` if given, else a temporary one that `stop` removes.
@@ -100,22 +98,6 @@ class GalaxyServer:
         self._web: ManagedProcess | None = None
         self._celery: ManagedProcess | None = None
         self._environment_folder = Path()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def dependencies(self) -> Path:
@@ -388,11 +370,6 @@ def _main() -> None:
     parser.add_argument("--keep-running", action="store_true", help="until Ctrl-C; else stop again")
     arguments = parser.parse_args()
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts with it ignored
     tables = None
     if arguments.folder:
         from tests.servers import tool_catalogs
@@ -405,21 +382,16 @@ def _main() -> None:
         tool_data_tables=tables,
         warm_up=not arguments.no_warm_up,
     )
-    try:
-        with server:
-            ready = {
-                "url": server.url,
-                "admin_key": server.admin_key,
-                "user_key": server.create_user("developer@biobank.example"),
-                "folder": str(server.folder),
-                "ready": True,
-            }
-            print(json.dumps(ready), flush=True)
-            while arguments.keep_running:
-                server.ensure_alive()
-                time.sleep(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+
+    def ready() -> dict[str, object]:
+        return {
+            "url": server.url,
+            "admin_key": server.admin_key,
+            "user_key": server.create_user("developer@biobank.example"),
+            "folder": str(server.folder),
+        }
+
+    serve(server, ready, keep_running=arguments.keep_running)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,11 @@ import argparse
 import json
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Final, Self
 
 from tests.servers.cache import cache_folder, exclusive
@@ -29,6 +26,7 @@ from tests.servers.processes import (
     free_port,
     port_is_listening,
 )
+from tests.servers.serving import Server, serve
 
 # The long-term release; raise it here to test with a newer one.
 VERSION: Final = "5.26.28"
@@ -95,7 +93,7 @@ def jars() -> Path:
     return folder
 
 
-class Neo4jServer:
+class Neo4jServer(Server):
     """One Neo4j with authentication on, in one folder, gone without a trace after `stop`.
 
     `folder`: kept after `stop` if given, else a temporary one that `stop` removes. `settings`: keys
@@ -121,22 +119,6 @@ class Neo4jServer:
         self._heap_mb = heap_mb
         self._page_cache_mb = page_cache_mb
         self._process: ManagedProcess | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:
@@ -288,29 +270,19 @@ def _main() -> None:
     parser.add_argument("--keep-running", action="store_true", help="until Ctrl-C; else stop again")
     arguments = parser.parse_args()
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts with it ignored
     server = Neo4jServer(
         arguments.folder, heap_mb=arguments.heap_mb, page_cache_mb=arguments.page_cache_mb
     )
-    try:
-        with server:
-            ready = {
-                "url": server.url,
-                "user": server.user,
-                "password": server.password,
-                "folder": str(server.folder),
-                "ready": True,
-            }
-            print(json.dumps(ready), flush=True)
-            while arguments.keep_running:
-                server.ensure_alive()
-                time.sleep(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+
+    def ready() -> dict[str, object]:
+        return {
+            "url": server.url,
+            "user": server.user,
+            "password": server.password,
+            "folder": str(server.folder),
+        }
+
+    serve(server, ready, keep_running=arguments.keep_running)
 
 
 if __name__ == "__main__":

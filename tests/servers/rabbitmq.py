@@ -7,19 +7,13 @@ an epmd of its own. A broker that runs on this machine already is neither used n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from types import FrameType
-from typing import Self
 
 from tests.servers.processes import (
     ManagedProcess,
@@ -29,6 +23,7 @@ from tests.servers.processes import (
     free_port,
     port_is_listening,
 )
+from tests.servers.serving import Server, serve
 
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")  # Debian; those on the PATH insist on a system account
 _READY_TIMEOUT_S = 120.0
@@ -46,10 +41,10 @@ def programs() -> Path:
     return _PROGRAMS
 
 
-class RabbitMQServer:
-    """A broker on loopback ports with one user and its password; `stop` and `start` keep the data.
+class RabbitMQServer(Server):
+    """A broker on loopback ports with one user and its password; `kill` and `start` keep the data.
 
-    `folder` is kept afterwards; without one a temporary folder is made and removed by `remove`.
+    `folder` is kept afterwards; without one a temporary folder is made and removed by `stop`.
     """
 
     user = "biobank"
@@ -95,20 +90,16 @@ class RabbitMQServer:
         self._process.start()
         self._process.wait_until(self._speaks_amqp, timeout_s=_READY_TIMEOUT_S)
 
-    def stop(self) -> None:
-        """Stop it; what its folder holds stays."""
-        for process in (self._process, self._epmd):
-            if process:
-                process.stop()
-
     def kill(self) -> None:
         """End the broker with SIGKILL, as a crash would."""
         if self._process:
             self._process.kill()
 
-    def remove(self) -> None:
+    def stop(self) -> None:
         """Stop it, and delete its folder if it was a temporary one."""
-        self.stop()
+        for process in (self._process, self._epmd):
+            if process:
+                process.stop()
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -144,17 +135,6 @@ class RabbitMQServer:
         if done.returncode:
             raise ServerError(f"rabbitmqctl {arguments[0]}: {done.stderr or done.stdout}")
         return done.stdout
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.remove()
 
     def _managed(self, name: str, argv: list[str | Path]) -> ManagedProcess:
         return ManagedProcess(
@@ -229,21 +209,13 @@ def _main() -> None:
     parser.add_argument("--keep-running", action="store_true", help="until Ctrl-C; else stop again")
     arguments = parser.parse_args()
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts with it ignored
     os.umask(0o077)
-    try:
-        with RabbitMQServer(arguments.folder) as server:
-            ready = {**server.environment, "folder": str(server.folder), "ready": True}
-            print(json.dumps(ready), flush=True)
-            while arguments.keep_running:
-                server.ensure_alive()
-                time.sleep(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    server = RabbitMQServer(arguments.folder)
+    serve(
+        server,
+        lambda: {**server.environment, "folder": str(server.folder)},
+        keep_running=arguments.keep_running,
+    )
 
 
 if __name__ == "__main__":

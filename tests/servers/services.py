@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from tests.servers.neo4j import Neo4jServer
 from tests.servers.rabbitmq import RabbitMQServer
+from tests.servers.serving import until_interrupted, watch
 
 
 def main() -> None:
@@ -25,34 +22,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="kept afterwards; default: temporary ones")
     folder: Path | None = parser.parse_args().folder
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts with it ignored
     os.umask(0o077)
-    try:
-        with ExitStack() as running:
-            rabbitmq = running.enter_context(
-                RabbitMQServer(folder.absolute() / "rabbitmq" if folder else None)
-            )
-            neo4j = running.enter_context(
-                Neo4jServer(folder.absolute() / "neo4j" if folder else None)
-            )
-            environment = {
-                **rabbitmq.environment,
-                **neo4j.environment,
-                "BIOBANK_INDEX": neo4j.url,
-            }
-            for name, value in environment.items():
-                print(f"export {name}={value}")
-            print(f"# Neo4j {neo4j.url}, RabbitMQ {rabbitmq.url}; Ctrl-C stops both", flush=True)
-            while True:
-                rabbitmq.ensure_alive()
-                neo4j.ensure_alive()
-                time.sleep(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    with until_interrupted(), ExitStack() as running:
+        rabbitmq = running.enter_context(
+            RabbitMQServer(folder.absolute() / "rabbitmq" if folder else None)
+        )
+        neo4j = running.enter_context(Neo4jServer(folder.absolute() / "neo4j" if folder else None))
+        environment = {
+            **rabbitmq.environment,
+            **neo4j.environment,
+            "BIOBANK_INDEX": neo4j.url,
+        }
+        for name, value in environment.items():
+            print(f"export {name}={value}")
+        print(f"# Neo4j {neo4j.url}, RabbitMQ {rabbitmq.url}; Ctrl-C stops both", flush=True)
+        watch(rabbitmq, neo4j)
 
 
 if __name__ == "__main__":
