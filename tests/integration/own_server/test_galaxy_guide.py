@@ -2,95 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from bioblend import ConnectionError as BioblendConnectionError
 from bioblend.galaxy import GalaxyInstance
 
+from biobank_core.catalog.registry import open_catalog
+from biobank_core.galaxy.identity import data_sample_vid
 from tests.integration.conftest import new_galaxy
+from tests.integration.own_server.guide import OMERO, Site
+from tests.integration.tools.accounts import owner_of, run_with_account, stored_account
 from tests.servers.galaxy import GalaxyServer
-from tests.servers.galaxy_user import GalaxyUser, hda
+from tests.servers.galaxy_configuration import job_secrets, write_private
+from tests.servers.galaxy_user import GalaxyUser, JobFailed, hda
+from tests.servers.missing import service_is_missing
+from tests.servers.processes import MissingService
+
+if TYPE_CHECKING:
+    from tests.servers.omero.lab import OmeroLab
 
 ROOT = Path(__file__).parents[3]
-GUIDE = ROOT / "docs" / "galaxy-administrator.md"
-# The tests run where it is installed already.
-_NOT_HERE = ("python3 -m venv", "/opt/biobank/bin/pip")
 _PATIENCE_S = 400.0
-
-
-class Site:
-    """The guide's paths, somewhere else."""
-
-    def __init__(self, folder: Path) -> None:
-        self.dependencies = folder / "dependencies"
-        self.tool_data = folder / "tool-data"
-        self.files = folder / "biobank"
-        for made in (self.dependencies, self.tool_data, self.files):
-            made.mkdir()
-        self.tables = self.tool_data / "tool_data_table_conf.xml"
-        sample = ROOT / "tool_data" / "tool_data_table_conf.xml.sample"
-        self.tables.write_text(sample.read_text().replace("tool-data/", f"{self.tool_data}/"))
-        for loc in (ROOT / "tool_data").glob("*.loc.sample"):
-            (self.tool_data / loc.stem).write_text(loc.read_text())
-
-    def blocks(self, language: str) -> list[str]:
-        """The guide's blocks in this language, with the paths of this site."""
-        found = re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(), re.S | re.M)
-        return [self._here(block) for block in found]
-
-    def commands(self, word: str) -> list[list[str]]:
-        """The commands of the guide that call this subcommand."""
-        lines = [line for block in self.blocks("sh") for line in block.splitlines()]
-        return [
-            line.split() for line in lines if not line.startswith(_NOT_HERE) and f" {word} " in line
-        ]
-
-    def run(self, word: str, **environment: str) -> str:
-        """Run the guide's one command that calls this subcommand; its standard output."""
-        (command,) = self.commands(word)
-        done = subprocess.run(
-            command,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.files), **environment},
-            cwd=self.files,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def _here(self, text: str) -> str:
-        for there, here in (
-            ("/opt/biobank/bin/biobank", Path(sys.executable).parent / "biobank"),
-            ("/srv/galaxy/dependencies", self.dependencies),
-            ("/srv/galaxy/tool-data", self.tool_data),
-            ("/srv/biobank", self.files),
-        ):
-            text = text.replace(there, str(here))
-        return text
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+    try:
+        return Site(tmp_path)
+    except (MissingService, subprocess.CalledProcessError) as error:
+        service_is_missing(f"no Galaxy server can be had here: {error}")
 
 
 @pytest.fixture
 def empty_galaxy(site: Site) -> Iterator[GalaxyServer]:
-    (settings,) = site.blocks("yaml")
+    # Settings of all steps at once: a second start of Galaxy takes a minute.
+    vault = site.settings("encryption_keys")
+    vault["encryption_keys"] = [site.run("Fernet").strip()]
+    vault_file = site.settings("vault_config_file")
+    write_private(Path(vault_file["vault_config_file"]), yaml.safe_dump(vault))
     server = new_galaxy(
         warm_up=False,
         test_tools=False,
         tool_data_tables=site.tables,
-        galaxy_config=yaml.safe_load(settings),
+        galaxy_config=site.settings("tool_dependency_dir") | vault_file,
     )
     try:
         server.start()
@@ -109,6 +71,29 @@ def user_of(server: GalaxyServer, name: str) -> GalaxyUser:
         ensure_alive=server.ensure_alive,
         patience_s=_PATIENCE_S,
     )
+
+
+def set_up(site: Site, server: GalaxyServer, catalog: str) -> None:
+    """Add the guide's line of this catalog to the table, which Galaxy reads again."""
+    (row,) = [block for block in site.blocks("loc") if block.startswith(f"{catalog}\t")]
+    table = site.tool_data / "biobank_catalogs.loc"
+    table.write_text(table.read_text() + row)
+    reload_tables(server)
+
+
+@contextmanager
+def running(site: Site, part: str, **environment: str) -> Iterator[None]:
+    """The service that the guide's one command with this text starts; it ends in good order."""
+    command = site.command(part)
+    environment |= {"PATH": os.environ["PATH"], "HOME": str(site.files)}
+    log = site.files / "service.log"
+    with log.open("w") as errors, subprocess.Popen(command, env=environment, stderr=errors) as it:
+        try:
+            yield
+            assert it.poll() is None, log.read_text()
+        finally:
+            it.terminate()
+    assert it.returncode == 0, log.read_text()
 
 
 def reload_tables(server: GalaxyServer) -> None:
@@ -132,10 +117,11 @@ def form_field(form: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_guide_leads_from_an_empty_galaxy_to_a_recorded_history(
-    site: Site, empty_galaxy: GalaxyServer
+    site: Site, empty_galaxy: GalaxyServer, omero_lab: OmeroLab
 ) -> None:
     server = empty_galaxy
     # 1 and 2: the program and the tools.
+    site.install()
     site.run("install-galaxy-dependency")
     server.add_tools(sorted((ROOT / "galaxy_tools").glob("biobank_*.xml")))
     user = user_of(server, "ada")
@@ -153,11 +139,8 @@ def test_the_guide_leads_from_an_empty_galaxy_to_a_recorded_history(
     field = form_field(empty, "choose_catalog")
     assert field["options"] == []
     assert "An empty list: no catalog is set up here" in field["help"]
-    (row,) = site.blocks("loc")
-    catalogs = site.tool_data / "biobank_catalogs.loc"
-    catalogs.write_text(catalogs.read_text() + row)
-    site.run("init")
-    reload_tables(server)
+    site.run("init --catalog sqlite:")
+    set_up(site, server, "lab")
     filled = form("biobank_summarize_study")
     assert [option[:2] for option in form_field(filled, "choose_catalog")["options"]] == [
         ["Laboratory", "lab"]
@@ -187,6 +170,42 @@ def test_the_guide_leads_from_an_empty_galaxy_to_a_recorded_history(
     with pytest.raises(BioblendConnectionError) as refused:
         stranger.jobs.show_job(recorded.job_ids[0], full_details=True)
     assert refused.value.status_code == 403
-    # 7: the administrator records everything.
-    told = site.run("record", GALAXY_URL=server.url, GALAXY_API_KEY=server.admin_key)
+    # 6: a catalog on OMERO, where the user acts as themself.
+    acts_in_omero_as_themself(site, server, user, omero_lab)
+    # 7: the jobs' environment is the one that the tests' Galaxy has.
+    jobs = json.loads((server.folder / "config" / "job_conf.yml").read_text())
+    (told,) = site.settings("execution")["execution"]["environments"].values()
+    told["env"][0]["value"] = str(job_secrets(server.folder))
+    assert told in jobs["execution"]["environments"].values()
+    # 8: the administrator records everything, at once and from now on.
+    administrator = {"GALAXY_URL": server.url, "GALAXY_API_KEY": server.admin_key}
+    told = site.run("bin/biobank record", **administrator)
     assert "failed to record\t0" in told
+    with running(site, "--only recorder", **administrator):
+        late = user.upload(user.new_history("later"), "late\n")
+        vid = data_sample_vid(user.client.datasets.show_dataset(late)["uuid"])
+        with open_catalog(f"sqlite:///{site.files}/lab.db") as catalog:
+            user.wait_for(lambda: catalog.get({vid}), what="the record of the upload")
+
+
+def acts_in_omero_as_themself(
+    site: Site, server: GalaxyServer, user: GalaxyUser, omero_lab: OmeroLab
+) -> None:
+    from tests.contract.omero_groups import make_group
+    from tests.servers.omero.lab import READ_WRITE
+
+    group = make_group(omero_lab, READ_WRITE, members=2)
+    owner, member = group.members
+    site.elsewhere[OMERO] = group.url
+    site.run(f"init --catalog '{OMERO}", **owner.environment)
+    set_up(site, server, "omero")
+    history = user.new_history("omero")
+    table = user.upload(history, "label\nON-OMERO\n", name="studies", ext="tabular")
+    inputs = {"choose_catalog": "omero", "file": hda(table)}
+    tool = user.client.tools.show_tool("biobank_register_studies")
+    with pytest.raises(JobFailed, match="choose your OMERO account in the tool's form"):
+        run_with_account(user, history, tool, inputs, [])
+    account = stored_account(user, tool, name=member.name, password=member.password)
+    _, made = run_with_account(user, history, tool, inputs, account)
+    (row,) = user.content(made["registered"]).splitlines()[1:]
+    assert owner_of(group, row.split("\t")[2]) == str(member.id)

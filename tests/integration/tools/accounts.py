@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 from bioblend.galaxy import GalaxyInstance
@@ -11,6 +11,9 @@ from bioblend.galaxy import GalaxyInstance
 from tests.integration.tools.lab import PATIENCE_S
 from tests.servers.galaxy import GalaxyServer
 from tests.servers.galaxy_user import GalaxyUser
+
+if TYPE_CHECKING:
+    from tests.contract.omero_groups import OwnGroup
 
 
 def _job_as_shown_to(client: GalaxyInstance, job_id: str) -> str:
@@ -138,3 +141,13 @@ def run_with_account(
     job = str(answer["jobs"][0]["id"])
     user.wait_for_jobs([job], expect=expect)
     return job, {output["output_name"]: output["id"] for output in answer["outputs"]}
+
+
+def owner_of(group: OwnGroup, vid: str) -> str:
+    """The OMERO user who wrote an object."""
+    with group.login() as client:
+        found = client.ids(
+            "select a.details.owner.id from MapAnnotation a where a.name = :name", name=vid
+        )
+        (owner,) = set(found)
+        return str(owner)

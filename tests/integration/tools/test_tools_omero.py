@@ -12,6 +12,7 @@ from bioblend.galaxy import GalaxyInstance
 
 from tests.integration.tools.accounts import (
     all_that_is_shown,
+    owner_of,
     run_with_account,
     stored_account,
 )
@@ -98,17 +99,6 @@ def world(galaxy: GalaxyServer, lab: Lab, omero_lab: OmeroLab) -> World:
         }
         people.append(Person(user=user, member=member, accounts=accounts))
     return World(galaxy=galaxy, group=group, catalog=value, people=tuple(people))
-
-
-def owner_of(group: OwnGroup, vid: str) -> str:
-    """The OMERO user who wrote an object."""
-    with group.login() as client:
-        parameters_name = {"name": vid}
-        (owner,) = client.ids(
-            "select a.details.owner.id from MapAnnotation a where a.name = :name",
-            **parameters_name,
-        )
-        return str(owner)
 
 
 def test_different_users_of_galaxy_act_as_different_users_of_omero(world: World) -> None:
