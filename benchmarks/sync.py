@@ -32,6 +32,7 @@ BATCH: Final = 5_000
 LEAST_SHARE: Final = 0.5
 LEAST_TIMES_SINGLE: Final = 40.0
 UNIT: Final = 100
+_LOOK_EVERY_S: Final = 0.25
 
 LOAD_A_SECOND: Final = 200
 LOAD_S: Final = 30.0
@@ -164,8 +165,12 @@ def _sent(lab: SyncLab, name: str, objects: list[Object]) -> _Cost:
     wait_until(lambda: "running: " in lab.log(relay), timeout_s=60, pause_s=0.01)
     with lab.index() as index:
         # One relay and one consumer keep the order.
+        # Not too often: each look takes the server some milliseconds.
         cost = _taken(
-            lab, lambda: wait_until(lambda: last in index.versions([last]), timeout_s=1200)
+            lab,
+            lambda: wait_until(
+                lambda: last in index.versions([last]), timeout_s=1200, pause_s=_LOOK_EVERY_S
+            ),
         )
         assert pending(lab.catalog, index).changes == 0
     lab.stop(relay)
