@@ -304,6 +304,40 @@ def test_a_copy_that_was_moved_is_made_again(two_groups: tuple[OwnGroup, OwnGrou
         assert catalog.get([tool.vid])[tool.vid].object == tool
 
 
+def test_an_account_that_joins_a_group_reads_it_in_the_session_that_is_open(
+    group_of: MakeGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.contract.omero_groups import join
+
+    monkeypatch.setattr("biobank_core.catalog.omero.catalog._NEW_LOGS_S", 0.0)
+    one, two = group_of(READ_ANNOTATE, 1), group_of(READ_ANNOTATE, 1)
+    both = one.members[0]
+    open_as(one, 0, create=True)
+    address = one.lab.address
+    with opened(f"omero://{address.host}:{address.port}/", both) as catalog:
+        before = catalog.head()
+        assert isinstance(catalog, Watchable)
+        watch = catalog.watch()
+        assert watch.reconcile() == []
+        with opened(two.url, two.members[0], create=True) as their:
+            study = Study(vid=new_vid(), label="KPN")
+            others = dict(their.commit([Save(object=study)], by="other").position)
+        assert catalog.head() == before
+        join(two, both)
+        assert catalog.head() == before | others
+        assert [unit.number for unit in catalog.changes(before)] == [1]
+        assert catalog.get([study.vid])[study.vid].object == study
+        # What is its own stays open to it, and the watcher looks at the new group, too.
+        mine = Study(vid=new_vid(), label="mine")
+        catalog.commit([Save(object=mine)], by="both")
+        assert watch.look() == []
+        with two.gateway() as gateway:
+            known = {"name": study.vid, "ns": "org.biobank/object/Study"}
+            [found] = gateway.getObjects("MapAnnotation", attributes=known)
+            gateway.deleteObjects("Annotation", [found.getId()], wait=True)
+        assert {found.vid for found in watch.look()} == {study.vid}
+
+
 def test_an_object_moved_to_where_no_catalog_is_is_told_and_comes_back_with_it(
     group_of: MakeGroup,
 ) -> None:

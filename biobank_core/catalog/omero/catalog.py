@@ -40,7 +40,7 @@ from biobank_core.model.registry import remember_kind, with_subkinds
 
 # Who is written into the history for what `verify --repair` does; OMERO itself notes the account.
 _REPAIR: Final = "biobank verify --repair"
-# How often a catalog that stays open looks whether there are other logs now.
+# How often a catalog that stays open looks whether there are other groups or logs now.
 _NEW_LOGS_S: Final = 15.0
 
 
@@ -222,7 +222,13 @@ class OmeroCatalog(Catalog):
         """See `port.Watchable`."""
         self._session.refuse_closed()
         self._held_kinds()
-        return Watcher(self._scope, self._groups.logs, self._writer_of, self._refresh_views)
+        return Watcher(
+            self._scope,
+            self._groups.logs,
+            self._writer_of,
+            self._refresh_views,
+            grown=self._look_for_new_logs,
+        )
 
     def holdings(self) -> dict[str, int]:
         """See `port.Removable`."""
@@ -249,14 +255,25 @@ class OmeroCatalog(Catalog):
             self._logs = self._groups.logs(self._scope)
         return self._logs
 
-    def _look_for_new_logs(self) -> None:
-        """A daemon stays open while logs are opened in other groups, or after damaged ones."""
+    def _look_for_new_logs(self) -> bool:
+        """Whether there are other groups or logs now; how long ago it was asked counts.
+
+        A daemon stays open while its account joins a group, or a log is opened in another group or
+        after a damaged one.
+        """
         now = time.monotonic()
-        if self._logs is not None and now - self._looked_at > _NEW_LOGS_S:
-            found = {root.log for root in roots(self._scope)}
-            if found != {part.uuid for log in self._logs for part in (*log.older, log)}:
-                self._logs = None
-            self._looked_at = now
+        if self._logs is None or now - self._looked_at <= _NEW_LOGS_S:
+            return False
+        self._looked_at = now
+        if self._groups.joined():
+            self._scope.groups = self._groups.ids
+            self._logs = None
+            return True
+        found = {root.log for root in roots(self._scope)}
+        if found == {part.uuid for log in self._logs for part in (*log.older, log)}:
+            return False
+        self._logs = None
+        return True
 
     def _held_kinds(self) -> set[str]:
         """The kinds that the catalog notes; those whose plug-in is missing are made known."""

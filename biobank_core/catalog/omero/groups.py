@@ -52,6 +52,20 @@ class Groups:
     def ids(self) -> tuple[int, ...]:
         return tuple(group.id for group in self._all)
 
+    def joined(self) -> bool:
+        """Whether the account is in other groups now, where the URL names none; reads those then.
+
+        A new session takes the place of the old one, which may not know of it for minutes.
+        """
+        if self._session.address.groups:
+            return False
+        now = self._of_account()
+        if not now or {group.id for group in now} == set(self.ids):
+            return False
+        self._session.reopen()
+        self._all = now
+        return True
+
     def logs(self, scope: Scope) -> list[Log]:
         """The logs of these groups that the account may read, each group's newest.
 

@@ -63,11 +63,11 @@ class Full(NamedTuple):
 
 
 class Scope:
-    """The groups that are read, and the questions asked of them."""
+    """The groups that are read, and the questions asked of them; `groups` may be set anew."""
 
     def __init__(self, session: Session, groups: Sequence[int]) -> None:
         self.session: Final = session
-        self.groups: Final = tuple(groups)
+        self.groups = tuple(groups)
 
     @property
     def context(self) -> int:

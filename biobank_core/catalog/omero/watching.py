@@ -49,11 +49,14 @@ class Watcher:
         logs_of: Callable[[Scope], list[Log]],
         writer_of: WriterOf,
         refresh_views: Callable[[], None],
+        *,
+        grown: Callable[[], bool],
     ) -> None:
         self._scope = scope
         self._logs_of = logs_of
         self._writer_of = writer_of
         self._refresh_views = refresh_views
+        self._grown = grown
         self._logs: list[Log] = []
         self._events: EventLog | None = None
         # The VID that each annotation is of; a commit's stands under its name.
@@ -77,7 +80,7 @@ class Watcher:
         return self._known()
 
     def look(self) -> list[Drift]:
-        if self._events is None:
+        if self._events is None or self._has_grown():
             return self.reconcile()
         rows = self._events.new_rows()
         suspects, log_touched = self._touched(rows)
@@ -87,6 +90,12 @@ class Watcher:
         if suspects := suspects | self._wrong.keys():
             self._look_at(sorted(suspects))
         return self._known()
+
+    def _has_grown(self) -> bool:
+        try:
+            return self._grown()
+        except StorageError:  # a damaged log: what is wrong with it `_read_logs` tells
+            return False
 
     def _known(self) -> list[Drift]:
         return [*self._damaged, *(one for vid in sorted(self._wrong) for one in self._wrong[vid])]
