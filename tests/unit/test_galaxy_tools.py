@@ -203,6 +203,9 @@ def test_who_asks_galaxy_has_the_users_own_key_and_takes_one_that_was_stored(pat
         token = str(credentials.get("version"))
         assert token in ("@OMERO_ACCOUNT_VERSION@", "@GALAXY_KEY_VERSION@")
         assert token in TOKENS
+        # Without a vault nothing is stored as long as no field but the secret would be enough.
+        assert not [field for field in credentials if field.get("optional")]
+        assert credentials.findall("secret")
 
 
 def test_a_list_to_choose_from_says_why_it_is_empty(path: Path) -> None:
