@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -253,3 +254,26 @@ def test_only_its_owner_and_supervisors_delete_an_unused_token(
     with pytest.raises(omero.SecurityViolation):
         there.other.update.deleteObject(token)
     there.bob.update.deleteObject(token)
+
+
+def test_a_session_that_asks_who_it_is_knows_the_groups_that_its_account_joined(
+    omero_lab: OmeroLab,
+) -> None:
+    from tests.contract.omero_groups import join, make_group
+
+    one, two = make_group(omero_lab), make_group(omero_lab)
+    with two.login() as owner:
+        made = owner.update.saveAndReturnObject(map_annotation(namespace(omero_lab)))
+    member = one.members[0]
+    with omero_lab.login_as(member.name, member.password) as client:
+        look = functools.partial(
+            client.query.projection,
+            f"select a.id from Annotation a where a.id = {made.id.val}",
+            None,
+            ALL_GROUPS,
+        )
+        assert look() == []
+        join(two, member)
+        # Until it asks (or for some minutes) it may not know; a new session does.
+        assert two.id in client.admin.getEventContext().memberOfGroups
+        assert [row[0].val for row in look()] == [made.id.val]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,6 +152,13 @@ class Caller:
         return {group for group in self.permissions if self._grants(group, role, right)}
 
 
+def memberships_of(connection: psycopg.Connection[Any], user_id: int) -> list[tuple[int, bool]]:
+    """The groups that the account is in now, and whether it owns them."""
+    return connection.execute(
+        "select parent, owner from groupexperimentermap where child = %s order by id", [user_id]
+    ).fetchall()
+
+
 def caller_for(
     cursor: psycopg.Cursor[Any],
     *,
@@ -159,22 +167,19 @@ def caller_for(
     session_id: int,
     session_uuid: str,
     group_id: int,
+    memberships: Sequence[tuple[int, bool]],
 ) -> Caller:
-    """Read the account's groups and return it as a caller in that group."""
+    """Return the account, of these (group, whether its owner), as a caller in that group."""
     cursor.execute("select group_id, perms from grouppermissions")
     permissions = dict(cursor.fetchall())
-    cursor.execute(
-        "select parent, owner from groupexperimentermap where child = %s order by id", [user_id]
-    )
-    rows = cursor.fetchall()
     caller = Caller(
         user_id=user_id,
         user_name=user_name,
         session_id=session_id,
         session_uuid=session_uuid,
         group_id=group_id,
-        member_of=[group for group, _ in rows],
-        leader_of=[group for group, owner in rows if owner],
+        member_of=[group for group, _ in memberships],
+        leader_of=[group for group, owner in memberships if owner],
         permissions=permissions,
     )
     if USER_GROUP_ID not in caller.member_of:

@@ -14,7 +14,7 @@ import Ice
 import omero
 import psycopg
 
-from tests.servers.omero.caller import Caller, caller_for
+from tests.servers.omero.caller import Caller, caller_for, memberships_of
 from tests.servers.omero.errors import (
     CommandFailed,
     api_usage,
@@ -93,6 +93,10 @@ class Servant:
     ) -> Any:
         faults = self.world.faults
         with self.world.database.transaction() as connection:
+            if name == "IAdmin.getEventContext" or self.session.memberships is None:
+                # A session learns of groups that its account joined when it asks who it is; a
+                # genuine server lets it know some minutes later at the latest.
+                self.session.memberships = memberships_of(connection, self.session.user_id)
             with connection.cursor() as cursor:
                 caller = caller_for(
                     cursor,
@@ -101,6 +105,7 @@ class Servant:
                     session_id=self.session.row_id,
                     session_uuid=self.session.uuid,
                     group_id=self._group(current),
+                    memberships=self.session.memberships,
                 )
             events = EventWriter(connection, caller)
             late = faults.take(name, "late-event-log")

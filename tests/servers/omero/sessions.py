@@ -21,7 +21,10 @@ _TIME_TO_IDLE_MS = 600_000
 
 @dataclass
 class LiveSession:
-    """One open session; a restart of the server ends it."""
+    """One open session; a restart of the server ends it.
+
+    `memberships`: (group, whether its owner) as the session knows them.
+    """
 
     uuid: str
     row_id: int
@@ -30,6 +33,7 @@ class LiveSession:
     group_id: int
     clients: int = 1
     detached: bool = False
+    memberships: list[tuple[int, bool]] | None = None
     last_used_s: float = field(default_factory=time.monotonic)
     stateful: dict[str, Any] = field(default_factory=dict)  # servants that belong to it, by name
 
