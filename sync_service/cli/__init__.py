@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from biobank_core.cli import BiobankGroup, remember
+from biobank_core.errors import ConfigurationError
 
 COMMANDS: Final = {
     "run": "Keep the lineage index in step with the catalog, until told to stop.",
     "status": "Say how far the index is behind, and what waits where.",
     "dead-letters": "List, show, replay or discard messages that were set aside.",
 }
+# The packages of the extra [sync].
+_OF_THE_EXTRA: Final = ("pika", "prometheus_client")
 
 
 class SyncGroup(BiobankGroup):
@@ -20,6 +23,17 @@ class SyncGroup(BiobankGroup):
 
     lines = COMMANDS
     package = __name__
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the subcommand; says which extra is missing, where one is."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as exc:
+            if exc.name not in _OF_THE_EXTRA:
+                raise
+            raise ConfigurationError(
+                f"biobank-sync needs {exc.name}: install 'galaxy-biobank[sync]'"
+            ) from exc
 
 
 @click.group(

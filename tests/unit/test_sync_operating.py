@@ -334,3 +334,15 @@ def test_help_does_not_import_what_it_does_not_need() -> None:
 def test_nothing_runs_before_a_broker_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         Service(Settings(catalog="c", index="i"), Options()).run()
+
+
+def test_a_missing_package_of_the_service_is_named_with_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['pika'] = None; from sync_service.cli import main; "
+        "sys.argv = ['biobank-sync', 'run', '--only', 'recorder']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("needs pika: install 'galaxy-biobank[sync]'\n")
