@@ -11,7 +11,12 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 # What conda-forge calls otherwise.
-NAMES = {"pyyaml": "pyyaml", "graphviz": "python-graphviz"}
+NAMES = {
+    "graphviz": "python-graphviz",
+    "neo4j": "neo4j-python-driver",
+    "neo4j-rust-ext": "neo4j-python-driver-rust-ext",
+    "prometheus-client": "prometheus_client",
+}
 # Beside Python packages: the program `dot`, which draws the pictures.
 PROGRAMS = {"graphviz", "python"}
 # What catalogs and indexes that are servers need, and biobank-sync: a Galaxy may use any of them.
