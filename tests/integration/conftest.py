@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bioblend.galaxy import GalaxyInstance
 
 from tests.integration.omero_settings import (
     NewCatalog,
@@ -82,13 +81,7 @@ def galaxy_user(galaxy: GalaxyServer) -> GalaxyUser:
     """A fresh user with a client of their own."""
     galaxy.ensure_alive()
     email = f"user{next(_user_numbers)}-{os.getpid()}@biobank.example"
-    key = galaxy.create_user(email)
-    return GalaxyUser(
-        email=email,
-        key=key,
-        client=GalaxyInstance(galaxy.url, key=key),
-        ensure_alive=galaxy.ensure_alive,
-    )
+    return GalaxyUser.on(galaxy, email)
 
 
 @pytest.fixture(scope="module")

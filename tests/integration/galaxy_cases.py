@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bioblend.galaxy import GalaxyInstance
-
 from biobank_core.catalog.port import Save
 from biobank_core.config import load_settings
 from biobank_core.galaxy import identity
@@ -195,10 +193,7 @@ def lab_of(
 
 def new_user(galaxy: GalaxyServer, name: str) -> GalaxyUser:
     """A user for the tests of one module."""
-    email = f"{name}-{os.getpid()}@biobank.example"
-    key = galaxy.create_user(email)
-    client = GalaxyInstance(galaxy.url, key=key)
-    return GalaxyUser(email=email, key=key, client=client, ensure_alive=galaxy.ensure_alive)
+    return GalaxyUser.on(galaxy, f"{name}-{os.getpid()}@biobank.example")
 
 
 def ports(action: Action, side: str) -> list[tuple[str, str]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from bioblend.galaxy import GalaxyInstance
+
+if TYPE_CHECKING:
+    from tests.servers.galaxy import GalaxyServer
 
 T = TypeVar("T")
 
@@ -41,6 +44,18 @@ class GalaxyUser:
     client: GalaxyInstance
     ensure_alive: Callable[[], None]
     patience_s: float = _TIMEOUT_S
+
+    @classmethod
+    def on(cls, server: GalaxyServer, email: str, *, patience_s: float = _TIMEOUT_S) -> Self:
+        """The user of a server with this address; made there if missing."""
+        key = server.create_user(email)
+        return cls(
+            email=email,
+            key=key,
+            client=GalaxyInstance(server.url, key=key),
+            ensure_alive=server.ensure_alive,
+            patience_s=patience_s,
+        )
 
     def new_history(self, name: str = "test") -> str:
         """Create a history; return its id."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from bioblend import ConnectionError as BioblendConnectionError
-from bioblend.galaxy import GalaxyInstance
 
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.galaxy.identity import data_sample_vid
@@ -62,15 +61,7 @@ def empty_galaxy(site: Site) -> Iterator[GalaxyServer]:
 
 
 def user_of(server: GalaxyServer, name: str) -> GalaxyUser:
-    key = server.create_user(f"{name}@biobank.example")
-    client = GalaxyInstance(server.url, key=key)
-    return GalaxyUser(
-        email=name,
-        key=key,
-        client=client,
-        ensure_alive=server.ensure_alive,
-        patience_s=_PATIENCE_S,
-    )
+    return GalaxyUser.on(server, f"{name}@biobank.example", patience_s=_PATIENCE_S)
 
 
 def set_up(site: Site, server: GalaxyServer, catalog: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import requests
-from bioblend.galaxy import GalaxyInstance
 
 from tests.integration.tools.accounts import (
     all_that_is_shown,
@@ -44,14 +43,7 @@ class PrivateData:
 @pytest.fixture
 def private_data(galaxy: GalaxyServer) -> PrivateData:
     email = f"owner-{secrets.token_hex(4)}@biobank.example"
-    key = galaxy.create_user(email)
-    owner = GalaxyUser(
-        email=email,
-        key=key,
-        client=GalaxyInstance(galaxy.url, key=key),
-        ensure_alive=galaxy.ensure_alive,
-        patience_s=PATIENCE_S,
-    )
+    owner = GalaxyUser.on(galaxy, email, patience_s=PATIENCE_S)
     history = owner.new_history("private")
     dataset = owner.upload(history, ">T1\nACGT\n", name="private.fna", ext="fasta")
     owner.client.make_put_request(
@@ -75,10 +67,9 @@ def test_a_key_that_a_user_stores_wins_over_their_own_and_is_seen_nowhere(
     account = stored_key(user, tool, owner.key)
     job, made = run_with_account(user, history, tool, private_data.request, account)
     assert "private.fna" in user.content(made["table"])
-    stranger = GalaxyInstance(galaxy.url, key=galaxy.create_user("stranger@biobank.example"))
-    seen = all_that_is_shown(
-        galaxy, [user.client, owner.client, stranger], jobs=[job], outputs=list(made.values())
-    )
+    stranger = GalaxyUser.on(galaxy, "stranger@biobank.example", patience_s=PATIENCE_S)
+    clients = [one.client for one in (user, owner, stranger)]
+    seen = all_that_is_shown(galaxy, clients, jobs=[job], outputs=list(made.values()))
     seen += lab.biobank("dump")
     assert "biobank --arguments-from" in seen
     for key in (owner.key, user.key):
@@ -86,14 +77,8 @@ def test_a_key_that_a_user_stores_wins_over_their_own_and_is_seen_nowhere(
     # What one user stored is of no use to another.
     with pytest.raises(Exception, match=rf"(?i)credential|{REFUSED}"):
         run_with_account(
-            GalaxyUser(
-                email="stranger",
-                key=str(stranger.key),
-                client=stranger,
-                ensure_alive=galaxy.ensure_alive,
-                patience_s=PATIENCE_S,
-            ),
-            stranger.histories.create_history("stolen")["id"],
+            stranger,
+            stranger.new_history("stolen"),
             tool,
             private_data.request,
             account,

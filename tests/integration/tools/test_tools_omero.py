@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from bioblend.galaxy import GalaxyInstance
 
 from tests.integration.tools.accounts import (
     all_that_is_shown,
@@ -83,14 +82,7 @@ def world(galaxy: GalaxyServer, lab: Lab, omero_lab: OmeroLab) -> World:
     people = []
     for number, member in enumerate(group.members):
         email = f"omero{number}-{group.id}-{secrets.token_hex(4)}@biobank.example"
-        key = galaxy.create_user(email)
-        user = GalaxyUser(
-            email=email,
-            key=key,
-            client=GalaxyInstance(galaxy.url, key=key),
-            ensure_alive=galaxy.ensure_alive,
-            patience_s=PATIENCE_S,
-        )
+        user = GalaxyUser.on(galaxy, email, patience_s=PATIENCE_S)
         accounts = {
             tool: stored_account(
                 user, user.client.tools.show_tool(tool), name=member.name, password=member.password
