@@ -90,7 +90,10 @@ class Writer:
         new_kinds = sorted({write.kind for write in writes} - self._kinds)
         mapped = [(write, mapping.to_pairs(write.body, write.keys)) for write in writes]
         here = Scope(self._session, [self._log.group])
-        taken_along = copies(self._scope, self._log.group, writes, rows)
+        try:
+            taken_along = copies(self._scope, self._log.group, writes, rows)
+        except LostRace:
+            return None
         items = as_annotations(
             mapped,
             read_former(here, writes, rows.in_group(here.context)),

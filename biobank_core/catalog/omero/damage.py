@@ -35,17 +35,20 @@ def rootless(scope: Scope) -> list[Rootless]:
         rows = scope.rows("select min(a.name) from MapAnnotation a", condition, ns=COMMIT, **others)
         # OMERO gives the row of a null without its cell.
         if not rows or not rows[0] or not rows[0][0]:
-            return found
+            break
         name = rows[0][0]
         place = parse_unit(name)
         known.append(name if place is None else f"{place[0]}/%")
         if place is not None:
-            [[group, owner], *_] = scope.rows(
+            places = scope.rows(
                 "select a.details.group.id, a.details.owner.id from MapAnnotation a",
                 "a.name = :name",
                 name=name,
             )
-            found.append(Rootless(place[0], group, owner))
+            found.extend(Rootless(place[0], group, owner) for group, owner in places[:1])
+    # Some may have been opened since the first question.
+    there = {root.log for root in roots(scope)} if found else set()
+    return [one for one in found if one.log not in there]
 
 
 def put_back(scope: Scope, lost: Rootless, *, by: str) -> None:
@@ -61,9 +64,9 @@ def damage(scope: Scope, log: Log) -> Iterator[str]:
         return
     try:
         last = log.root
-        points = _points(scope, log.uuid)
+        chain = _Chain(scope, log.uuid)
         for commit in log.after(0):
-            if points.get(commit.name) != last.unit.token:
+            if not chain.joins(commit, last):
                 yield log.damaged(f"commit {commit.number} no longer holds its place in the chain")
                 return
             last = commit
@@ -93,10 +96,10 @@ def two_first_commits(scope: Scope, roots: Sequence[Commit]) -> list[Commit]:
 
 def _last_good(scope: Scope, log: Log) -> Commit:
     last = log.root
-    points = _points(scope, log.uuid)
+    chain = _Chain(scope, log.uuid)
     try:
         for commit in log.after(0):
-            if points.get(commit.name) != last.unit.token:
+            if not chain.joins(commit, last):
                 return last
             last = commit
     except StorageError:
@@ -106,10 +109,25 @@ def _last_good(scope: Scope, log: Log) -> Commit:
                 found = log.look(last.number + 1)
             except StorageError:
                 return last
-            if found is None or points.get(found.name) != last.unit.token:
+            if found is None or not chain.joins(found, last):
                 return last
             last = found
     return last
+
+
+class _Chain:
+    """The commits of a log, each of which points to the token that the one before it names."""
+
+    def __init__(self, scope: Scope, log: str) -> None:
+        self._scope = scope
+        self._log = log
+        self._points: dict[str, int] = {}
+
+    def joins(self, commit: Commit, last: Commit) -> bool:
+        """Whether this one follows that one."""
+        if commit.name not in self._points:  # others go on writing
+            self._points = _points(self._scope, self._log)
+        return self._points.get(commit.name) == last.unit.token
 
 
 def _points(scope: Scope, log: str) -> dict[str, int]:

@@ -18,7 +18,8 @@ from biobank_core.catalog.omero.rows import ALL_GROUPS, Scope
 from biobank_core.catalog.omero.session import pages
 from biobank_core.catalog.port import Drift
 
-# Others may save between a look at the log and one at the annotations; then it is looked again.
+# What others save between a look at the log and one at the annotations is looked at again; what is
+# saved all the time is right, or wrong at the next reconcile still.
 _LOOKS: Final = 4
 
 
@@ -52,18 +53,23 @@ class Reconciler:
     ) -> Iterator[Drift]:
         """The same for these objects; `places` has to know them."""
         wrong: dict[Key, Wrong] = {}
+        left = set(vids)
         for _ in range(_LOOKS):
             places.read()
-            known = places.of(vids)
+            known = places.of(left)
             held: dict[Key, list[Held]] = {}
-            for there in held_as(self._scope, vids):
+            for there in held_as(self._scope, left):
                 held.setdefault((there.full.name, there.group), []).append(there)
-            wrong = {
+            found = {
                 key: Wrong(key, known.get(key), held.get(key, []), _elsewhere(key, held), [])
                 for key in {*known, *held}
                 if not fine(known.get(key), held.get(key, []))
             }
-            if not places.read():
+            places.read()
+            now = places.of(left)
+            left = {key[0] for key in now if now[key] != known.get(key)}
+            wrong.update((key, one) for key, one in found.items() if key[0] not in left)
+            if not left:
                 break
         gone = [vid for (vid, _), one in wrong.items() if not one.found and not one.elsewhere]
         for key, groups in self._unread(gone).items():

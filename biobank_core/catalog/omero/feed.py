@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -16,7 +17,7 @@ from biobank_core.catalog.omero.names import (
     parse_description,
     version_name,
 )
-from biobank_core.catalog.omero.rows import Full, Scope
+from biobank_core.catalog.omero.rows import Full, Scope, steadily
 from biobank_core.catalog.omero.session import pages
 from biobank_core.catalog.port import (
     ChangedObject,
@@ -72,13 +73,22 @@ def head(logs: Sequence[Log]) -> Position:
 
 def history(scope: Scope, vid: str) -> list[HistoryEntry]:
     """All versions of one object, oldest first."""
+    return steadily(
+        functools.partial(_versions, scope, vid), functools.partial(_entries, scope, vid)
+    )
+
+
+def _versions(scope: Scope, vid: str) -> list[Full]:
     current = scope.full([vid]).get(vid)
     if current is None:
         return []
     known = parse_description(current.description)
     newest = known[0] if known else 0
     names = [version_name(vid, version) for version in range(1, newest)]
-    fulls = [*scope.full(names).values(), current]
+    return [*scope.full(names).values(), current]
+
+
+def _entries(scope: Scope, vid: str, fulls: list[Full]) -> list[HistoryEntry]:
     written = {one.name: _written(one) for one in fulls}
     commits: dict[str, Commit] = {}
     for page in pages(sorted({unit for _, unit in written.values()}), LOG_PAGE):

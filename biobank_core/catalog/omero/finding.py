@@ -6,6 +6,7 @@ Their content follows in pages; of an object that was saved meanwhile the former
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,7 @@ from biobank_core.catalog.omero.names import (
     parse_description,
     version_name,
 )
-from biobank_core.catalog.omero.rows import Full, Scope, newest
+from biobank_core.catalog.omero.rows import Full, Scope, newest, steadily
 from biobank_core.catalog.omero.session import pages
 from biobank_core.catalog.port import Versioned
 from biobank_core.errors import StorageError
@@ -179,6 +180,22 @@ def _stream(
 def _page(
     scope: Scope, listed: Mapping[str, tuple[int, int]], criteria: list[Criterion]
 ) -> Iterator[Versioned]:
+    fulls, objects = steadily(
+        functools.partial(_as_listed, scope, listed), lambda fulls: (fulls, scope.objects(fulls))
+    )
+    if len(scope.groups) > 1:
+        stones = [one.name for one in fulls if one.ns.startswith(TOMBSTONE)]
+        for vid, known_now in newest(scope.found_everywhere(stones)).items():
+            if not known_now.state.deleted:  # it lives in another group now
+                objects.pop(vid, None)
+    for vid in sorted(objects):
+        found = objects[vid]
+        if all(criterion.fits(_raw(found)) for criterion in criteria):
+            yield found
+
+
+def _as_listed(scope: Scope, listed: Mapping[str, tuple[int, int]]) -> list[Full]:
+    """The annotations of these VIDs in these versions, whatever was saved since."""
     by_id = scope.full_by_id([number for number, _ in listed.values()])
     fulls: list[Full] = []
     saved_meanwhile: list[str] = []
@@ -194,16 +211,7 @@ def _page(
         # An emptied one was deleted meanwhile: it is not there any more.
         if not any(pair[0] == mapping.DELETED for pair in one.pairs):
             fulls.append(one._replace(name=vid))
-    objects = scope.objects(fulls)
-    if len(scope.groups) > 1:
-        stones = [one.name for one in fulls if one.ns.startswith(TOMBSTONE)]
-        for vid, known_now in newest(scope.found_everywhere(stones)).items():
-            if not known_now.state.deleted:  # it lives in another group now
-                objects.pop(vid, None)
-    for vid in sorted(objects):
-        found = objects[vid]
-        if all(criterion.fits(_raw(found)) for criterion in criteria):
-            yield found
+    return fulls
 
 
 def _raw(found: Versioned) -> dict[str, Any]:

@@ -286,7 +286,9 @@ class Log:
             later = self.beyond(number + 1)
             if later is None:
                 return
-            number = later.number - 1
+            # Both may have come between the two questions: only what is not there now is missing.
+            if self.look(number + 1) is None:
+                number = later.number - 1
 
     def _last(self) -> Commit | None:
         """The commit that was saved last or nearly so: ids are not in the order of commits."""

@@ -95,7 +95,7 @@ class Mender:
             if not is_shared(one.kind) and any(map(self._right, one.elsewhere)):
                 self._scope.session.delete({"Annotation": [found[0].full.id]}, group=group)
                 return "the copy was removed"
-            return self._arrived(log, found[0])
+            return self._arrived(one, log, found[0])
         if one.moved_to:
             return self._left(one, log, one.moved_to[0])
         version = max(
@@ -103,7 +103,7 @@ class Mender:
         )
         if one.deleted and not found:
             # As it was: where it left for another group, what lives there has to stay the newer.
-            self._force(log, self._stone(one), version - 1, None)
+            self._force(one, log, self._stone(one), version - 1, None)
             return "its tombstone was put back"
         if found:
             taken = self._object(found[0])
@@ -113,13 +113,13 @@ class Mender:
         if not one.deleted:
             copy = self._object(one.elsewhere[0]) if one.elsewhere and not found else None
             if copy is not None:
-                self._force(log, copy, max(version, one.elsewhere[0].version), None)
+                self._force(one, log, copy, max(version, one.elsewhere[0].version), None)
                 return "it was copied from another group"
             older = self._former(vid, version)
             if older is not None:
-                self._force(log, older, version, current)
+                self._force(one, log, older, version, current)
                 return "its former version was put back"
-        self._force(log, self._stone(one), version, current)
+        self._force(one, log, self._stone(one), version, current)
         return "a tombstone stands for it"
 
     def _right(self, held: Held) -> bool:
@@ -130,7 +130,7 @@ class Mender:
     def _stone(one: Wrong) -> Tombstone:
         return Tombstone(vid=one.key[0], of=one.kind, time=datetime.now(UTC))
 
-    def _arrived(self, log: Log, held: Held) -> str:
+    def _arrived(self, one: Wrong, log: Log, held: Held) -> str:
         vid = held.full.name
         known = self._places.of([vid]).values()
         version = max([held.version, *(place.change.version for place in known)])
@@ -138,7 +138,7 @@ class Mender:
         if obj is None or obj.kind != held.state.kind:
             raise CantMend("it is no valid object any more")
         # Two more, so that the tombstone that it leaves behind is never the newer one.
-        self._force(log, obj, version + 1, held)
+        self._force(one, log, obj, version + 1, held)
         return "it was saved there"
 
     def _left(self, one: Wrong, log: Log, group: int) -> str:
@@ -149,7 +149,7 @@ class Mender:
         version = one.place.change.version
         if there is None or there.change.version <= version + 1:
             raise CantMend("it could not be saved there")
-        self._force(log, self._stone(one), version, None)
+        self._force(one, log, self._stone(one), version, None)
         return "it left this group"
 
     def _take(self, log: Log, one: Wrong, obj: Object, version: int) -> bool:
@@ -162,13 +162,16 @@ class Mender:
             if one.place is not None and held.intact(one.place):
                 self._writer_of(log).commit(unit)
             else:
-                self._force(log, obj, version, held)
+                self._force(one, log, obj, version, held)
         except BiobankError:
             return False
         return True
 
-    def _force(self, log: Log, obj: Object, version: int, held: Held | None) -> None:
+    def _force(self, one: Wrong, log: Log, obj: Object, version: int, held: Held | None) -> None:
         def plan(rows: Rows) -> list[Write]:
+            self._places.read()
+            if self._places.known.get(one.key) != one.place:
+                raise CantMend("it was saved meanwhile")
             state = None
             if held is not None:
                 full = held.full

@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 from biobank_core.catalog.checks import Unit, Write
 from biobank_core.catalog.omero import mapping
 from biobank_core.catalog.omero.log import Log
-from biobank_core.catalog.omero.names import version_name
+from biobank_core.catalog.omero.names import parse_description, version_name
 from biobank_core.catalog.omero.rows import Found, Full, Rows, Scope, newest
-from biobank_core.errors import InputError
+from biobank_core.catalog.omero.session import LostRace
+from biobank_core.errors import InputError, UnreadableError
 from biobank_core.model.registry import is_a
 
 # Without a study of their own, and used by all.
@@ -78,7 +79,10 @@ def _one_group(found: Iterable[Found], logs: Sequence[Log]) -> Log | None:
 
 
 def copies(scope: Scope, group: int, writes: Sequence[Write], rows: Rows) -> list[Copy]:
-    """What the unit refers to that its group lacks, or has in an older version."""
+    """What the unit refers to that its group lacks, or has in an older version.
+
+    Raises LostRace where that is changed meanwhile, UnreadableError where it can't be read.
+    """
     if len(scope.groups) == 1:
         return []
     written = {write.object.vid for write in writes}
@@ -93,14 +97,26 @@ def copies(scope: Scope, group: int, writes: Sequence[Write], rows: Rows) -> lis
     if not wanted:
         return []
     fulls = scope.full_by_id([one.id for one in wanted.values()])
-    texts = _texts(scope, [one for one in wanted.values() if one.id in fulls], fulls)
+    for vid, one in wanted.items():
+        if not _as_found(one, fulls):
+            raise LostRace(f"{vid} was changed meanwhile")
+    texts = _texts(scope, list(wanted.values()), fulls)
     made = []
     for vid, one in wanted.items():
-        if one.id in fulls:
-            here = rows.everywhere.get((vid, group))
-            name = version_name(vid, one.version)
-            made.append(Copy(one, fulls[one.id], texts.get(name, {}), here.id if here else None))
+        full, long = fulls[one.id], texts.get(version_name(vid, one.version), {})
+        if set(mapping.long_names(full.pairs)) - long.keys():
+            if _as_found(one, scope.full_by_id([one.id])):
+                raise UnreadableError(f"{vid}: a long text of it is missing")
+            raise LostRace(f"{vid} was deleted meanwhile")
+        here = rows.everywhere.get((vid, group))
+        made.append(Copy(one, full, long, here.id if here else None))
     return made
+
+
+def _as_found(one: Found, fulls: Mapping[int, Full]) -> bool:
+    """Whether this is still the version that was found."""
+    full = fulls.get(one.id)
+    return full is not None and parse_description(full.description) == (one.version, one.unit)
 
 
 def _texts(

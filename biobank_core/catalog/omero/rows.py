@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -27,6 +28,8 @@ from biobank_core.catalog.port import Referrer, Versioned
 from biobank_core.errors import StorageError, UnreadableError
 from biobank_core.model.ids import is_vid
 from biobank_core.model.registry import reference_fields
+
+T = TypeVar("T")
 
 # The group in whose context OMERO answers from all groups of the account.
 ALL_GROUPS: Final = -1
@@ -196,13 +199,17 @@ class Scope:
         wanted = [vid for vid in dict.fromkeys(vids) if is_vid(vid)]
         answer: dict[str, Versioned] = {}
         for page in pages(wanted, PAGE):
-            newest: dict[str, Full] = {}
-            for one in self._fetched("a.name in (:names)", {"names": list(page)}):
-                other = newest.get(one.name)
-                if other is None or _version(other) < _version(one):
-                    newest[one.name] = one
-            answer.update(self.objects(newest.values()))
+            read = functools.partial(self._newest_full, page)
+            answer.update(steadily(read, self.objects))
         return answer
+
+    def _newest_full(self, names: Sequence[str]) -> list[Full]:
+        newest: dict[str, Full] = {}
+        for one in self._fetched("a.name in (:names)", {"names": list(names)}):
+            other = newest.get(one.name)
+            if other is None or _version(other) < _version(one):
+                newest[one.name] = one
+        return list(newest.values())
 
     def referrers(self, vids: Collection[str], fields: Collection[str] = ()) -> Iterator[Referrer]:
         """Living objects that refer to these, in these fields (empty: in any)."""
@@ -286,6 +293,22 @@ class Rows:
 
     def targets(self, vids: Collection[str], fields: Collection[str]) -> Iterator[Referrer]:
         return self._scope.targets(vids, fields)
+
+
+def steadily(read: Callable[[], list[Full]], made: Callable[[list[Full]], T]) -> T:
+    """What `made` makes of the annotations that `read` gives.
+
+    What is deleted leaves no long texts behind: when one is missing, and the annotations have
+    changed since they were read, both are done again.
+    """
+    fulls = read()
+    while True:
+        try:
+            return made(fulls)
+        except UnreadableError:
+            before, fulls = fulls, read()
+            if fulls == before:
+                raise
 
 
 def newest(found: Iterable[Found]) -> dict[str, Found]:
