@@ -64,8 +64,9 @@ class RebuiltInPlace(Protocol):
     def take_in_anew(self, batch: Sequence[IndexEvent], *, progress: Progress) -> list[Held]:
         """Write these states, whatever is there, and remember `progress`, in one transaction.
 
-        A later version of the same log stays, unseen; such are given back. What this rebuild saw
-        before is treated as `apply` does.
+        A later version of the same log stays, unseen, and what is held of logs that the batch says
+        nothing of goes; such are given back. What this rebuild saw before is treated as `apply`
+        does.
         """
         ...
 
@@ -176,13 +177,14 @@ def _same_feed(before: Position, now: Position) -> bool:
 def _settle(
     catalog: Catalog, index: RebuiltInPlace, ahead: Sequence[Held], progress: Progress
 ) -> None:
-    """End a batch of which the index holds later versions than were just read.
+    """End a batch of which the index held more than was just read: later versions, other logs.
 
-    They were fed meanwhile, or come from a catalog that was put back in time since: then they are
-    doubted first. A kill at any point leaves them unseen, so the sweep comes to them.
+    That was fed meanwhile, or comes from a catalog that was put back in time since: then it is
+    doubted first. A kill at any point leaves later versions unseen, so the sweep comes to them.
     """
-    while ahead:
-        wanted = [(held.log, held.vid) for held in ahead]
+    while ahead := [held for held in ahead if held.log in progress.head]:
+        vids = dict.fromkeys(held.vid for held in ahead)
+        wanted = [(log, vid) for log in progress.head for vid in vids]
         known = {(event.log, event.vid): event.version for event in project_all(catalog, wanted)}
         index.doubt(held.vid for held in ahead if known.get((held.log, held.vid), 0) < held.version)
         # Read again: what was fed before the doubt counted for nothing.
@@ -190,16 +192,11 @@ def _settle(
 
 
 def _sweep(catalog: Catalog, index: RebuiltInPlace, progress: Progress) -> None:
-    log = next(iter(progress.head), "")
     after = ""
     while some := index.unseen(progress, after=after, most=BATCH):
         after = some[-1]
-        found = catalog.get(some) if len(progress.head) <= 1 else {}
-        events = [
-            event
-            for item in found.values()
-            if (event := project(item.object, version=item.version, log=log)) is not None
-        ]
+        logs = {**progress.head, **catalog.head()}
+        events = list(project_all(catalog, [(log, vid) for log in logs for vid in some]))
         # Committed and fed since its stage began; all others are of no object that is known.
         _settle(catalog, index, index.take_in_anew(events, progress=progress), progress)
         known = {event.vid for event in events}

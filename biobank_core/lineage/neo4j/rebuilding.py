@@ -27,8 +27,10 @@ SET i.rebuild = coalesce(i.rebuild, 0) + 1, i.rebuild_head = $head, i.rebuild_fr
     i.rebuild_stage = $stage, i.rebuild_after = ''
 RETURN i.rebuild, fresh
 """
+# Only of the rebuild that is in progress: of two at once the first to end has ended both.
 _REACHED: Final = """
 MATCH (i:BiobankIndex {name: 'lineage'})
+WHERE i.rebuild = $number AND i.rebuild_stage IS NOT NULL
 SET i.rebuild_stage = $stage, i.rebuild_after = $after
 """
 # Implicit collections have no record of their own: their action gives them.
@@ -60,7 +62,7 @@ _SWEEP: Final = (
     "MATCH (n:Object) WHERE n.kind IS NULL AND NOT (n)--() CALL (n) { DELETE n }" + _IN_BATCHES,
 )
 _END: Final = """
-MATCH (i:BiobankIndex {name: 'lineage'})
+MATCH (i:BiobankIndex {name: 'lineage'}) WHERE i.rebuild = $number
 REMOVE i.rebuild_head, i.rebuild_fresh, i.rebuild_stage, i.rebuild_after
 """
 
@@ -97,7 +99,9 @@ def take_in_anew(
 
     def work(tx: neo4j.ManagedTransaction) -> list[Held]:
         taken = write.take_in(tx, batch, rebuild=progress.number, fresh=progress.fresh)
-        run(tx, _REACHED, stage=progress.stage, after=progress.after).consume()
+        run(
+            tx, _REACHED, number=progress.number, stage=progress.stage, after=progress.after
+        ).consume()
         return taken.ahead
 
     return connection.write(work)
@@ -115,4 +119,4 @@ def end(connection: Connection, progress: Progress) -> None:
     if not progress.fresh:
         for statement in _SWEEP:
             connection.write_alone(statement, {})
-    connection.write(lambda tx: run(tx, _END).consume())
+    connection.write(lambda tx: run(tx, _END, number=progress.number).consume())

@@ -30,7 +30,7 @@ from biobank_core.lineage.port import Relation
 
 @dataclass(slots=True)
 class Taken:
-    """What a batch did. `ahead`: where a rebuild found later versions than it was told."""
+    """What a batch did. `ahead`: what a rebuild found beside what it was told, or later."""
 
     ahead: list[Held] = field(default_factory=list)
 
@@ -203,13 +203,14 @@ class _Batch:
                 return None
         before = of.states_of(held, record)
         if unseen:
-            # Whatever stands is doubtful, but a later version came from the feed meanwhile.
-            before = {
+            # Whatever stands is doubtful, but may have come from the feed meanwhile.
+            ahead = {
                 log: event
                 for log, event in before.items()
-                if log in told and event.version > told[log].version
+                if log not in told or event.version > told[log].version
             }
-            self._taken.ahead += [Held(log, held["vid"], e.version) for log, e in before.items()]
+            self._taken.ahead += [Held(log, held["vid"], e.version) for log, e in ahead.items()]
+            before = {log: event for log, event in ahead.items() if log in told}
         newer = {
             log: event
             for log, event in told.items()
