@@ -112,10 +112,10 @@ def verify(
 
 def _looked_closely(catalog: Catalog, index: LineageIndex, *, repair: bool) -> Iterator[Finding]:
     found, hopeless = False, False
-    since = catalog.head()
+    moment = _now(catalog, index)
     for buckets in _rounds(_differing(catalog, index, lambda _count: None)):
         wrong: set[str] = set()
-        for finding, vids in _confirmed(catalog, index, buckets, since):
+        for finding, vids in _confirmed(catalog, index, buckets, moment):
             found = True
             wrong.update(vids)
             yield finding
@@ -126,18 +126,41 @@ def _looked_closely(catalog: Catalog, index: LineageIndex, *, repair: bool) -> I
 
 
 def _still_wrong(catalog: Catalog, index: LineageIndex) -> bool:
-    since = catalog.head()
+    moment = _now(catalog, index)
     return any(
         True
         for buckets in _rounds(_differing(catalog, index, lambda _count: None))
-        for _ in _confirmed(catalog, index, buckets, since)
+        for _ in _confirmed(catalog, index, buckets, moment)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """Where the feed stood before a look, and what of it was on its way to the index then."""
+
+    head: Position
+    late: frozenset[str]
+
+
+def _now(catalog: Catalog, index: LineageIndex) -> _Moment:
+    head = catalog.head()
+    late: set[str] = set()
+    if not isinstance(index, KeepsPosition):
+        recently = datetime.now(UTC) - timedelta(seconds=GRACE_S)
+        for some in unit_batches(catalog.changes(index.checked())):
+            recent = [unit for unit in some if unit.time >= recently]
+            if recent:
+                late.update(vid for (_, vid), _ in lacking(index, recent))
+    return _Moment(head, frozenset(late))
+
+
 def _confirmed(
-    catalog: Catalog, index: LineageIndex, buckets: Collection[int], since: Position
+    catalog: Catalog, index: LineageIndex, buckets: Collection[int], moment: _Moment
 ) -> Iterator[tuple[Finding, tuple[str, ...]]]:
-    """What `_compared` gives, without what is only on its way."""
+    """What `_compared` gives, without what was on its way or was changed since that moment.
+
+    What was on its way may be applied by now, after its rows were read: nobody could tell any more.
+    """
     compared = _compared(catalog, index, buckets)
     if isinstance(index, KeepsPosition):
         yield from ((finding, vids) for finding, vids, _ in compared)
@@ -145,21 +168,11 @@ def _confirmed(
     several = list(compared)
     if not several:
         return
-    moving = _moving(catalog, index, since)
+    moving = {change.vid for unit in catalog.changes(moment.head) for change in unit.changes}
+    moving |= moment.late
     for finding, vids, device in several:
         if moving.isdisjoint(vids) and device not in moving:
             yield finding, vids
-
-
-def _moving(catalog: Catalog, index: LineageIndex, since: Position) -> set[str]:
-    """What was committed after `since`, and what was so of late that it may not be applied yet."""
-    moving = {change.vid for unit in catalog.changes(since) for change in unit.changes}
-    late = datetime.now(UTC) - timedelta(seconds=GRACE_S)
-    for some in unit_batches(catalog.changes(index.checked())):
-        recent = [unit for unit in some if unit.time >= late]
-        if recent:
-            moving.update(vid for (_, vid), _ in lacking(index, recent))
-    return moving
 
 
 def _differing(catalog: Catalog, index: LineageIndex, advance: rows.Advance) -> dict[int, int]:

@@ -22,6 +22,7 @@ from biobank_core.errors import (
     UnreachableError,
 )
 from biobank_core.lineage import follow, links
+from biobank_core.lineage import verify as verifying
 from biobank_core.lineage.follow import (
     advance_checked,
     advance_to_gap,
@@ -34,6 +35,7 @@ from biobank_core.lineage.projection import project
 from biobank_core.lineage.registry import open_index
 from biobank_core.lineage.service import Freshness, Lineage
 from biobank_core.lineage.sqlite import SqliteLineage
+from biobank_core.lineage.verify import verify
 from biobank_core.model.ids import derived_vid
 from biobank_core.model.kinds import (
     Action,
@@ -474,6 +476,22 @@ def test_a_discarded_change_does_not_keep_the_mark_or_a_waiter(fed):
     assert advance_checked(catalog, index).settled == catalog.head()
     index.forget_refusals([kept])
     assert index.refused() == {}
+
+
+def test_what_arrives_after_verify_read_the_index_is_no_finding(fed, monkeypatch):
+    catalog, index, _ = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2))  # data(3) is on its way
+    held, looks = verifying.rows.held, []
+
+    def applied_afterwards(*args):
+        looks.append(1)
+        yield from held(*args)
+        if len(looks) == 3:
+            tell(catalog, index, data(3))
+
+    monkeypatch.setattr(verifying.rows, "held", applied_afterwards)
+    assert list(verify(catalog, index)) == []
+    assert len(looks) == 3
 
 
 def test_the_mark_moves_to_the_first_gap_without_counting_what_is_behind_it(fed, monkeypatch):
