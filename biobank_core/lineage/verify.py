@@ -258,9 +258,14 @@ def _mended(catalog: Catalog, index: LineageIndex, vids: Collection[str]) -> boo
 
 def _tell_anew(catalog: Catalog, index: LineageIndex, vids: list[str], *, log: str) -> None:
     # A node takes its supersessions with it; an action may have a collection of its own.
-    newer = {item.vid for item in catalog.referring(vids, ["Supersession"])}
-    wanted = sorted({*vids, *newer})
-    index.forget([*wanted, *map(implicit_vid, wanted)])
-    found = catalog.get(wanted).values()
+    wanted = {*vids, *_superseding(catalog, vids)}
+    index.forget([*sorted(wanted), *map(implicit_vid, wanted)])
+    # Asked again: one that arrived since then went with its node, too.
+    wanted |= _superseding(catalog, wanted)
+    found = catalog.get(sorted(wanted)).values()
     events = (project(item.object, version=item.version, log=log) for item in found)
     index.apply([event for event in events if event is not None])
+
+
+def _superseding(catalog: Catalog, vids: Collection[str]) -> set[str]:
+    return {item.vid for item in catalog.referring(vids, ["Supersession"])}

@@ -494,6 +494,26 @@ def test_what_arrives_after_verify_read_the_index_is_no_finding(fed, monkeypatch
     assert len(looks) == 3
 
 
+def test_a_repair_keeps_a_supersession_that_arrives_while_it_mends_the_node(fed, monkeypatch):
+    catalog, index, _ = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3))
+    with index._file.transaction() as connection:
+        connection.execute("UPDATE lineage_node SET label = 'wrong' WHERE label = 'data 1'")
+    newer = Supersession(vid=vid("newer"), new=vid("data", 1), old=vid("data", 2))
+    forget = index.forget
+
+    def after_it_arrived(vids):
+        if vid("newer") not in catalog.get([vid("newer")]):
+            save(catalog, newer)
+            tell(catalog, index, newer)
+        forget(vids)
+
+    monkeypatch.setattr(index, "forget", after_it_arrived)
+    assert len(list(verify(catalog, index, repair=True))) == 1
+    assert pending(catalog, index).changes == 0
+    assert index.count()["SUPERSEDES"] == 1
+
+
 def test_the_mark_moves_to_the_first_gap_without_counting_what_is_behind_it(fed, monkeypatch):
     catalog, index, _ = fed
     (log,) = catalog.head()
