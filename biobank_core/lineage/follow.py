@@ -55,8 +55,8 @@ class Pending:
     `changes` that are neither applied nor refused, in `units` commits, the `oldest` of that time.
     One whose dead letter was sent again is among them also where the `checked` mark has passed it,
     as a commit of its own. `refused`: the standing refusals that nobody discarded or sent again
-    (whatever the `checked` mark says of them). `settled` is how far everything is applied or
-    refused: what `checked` may become.
+    and no later version has overtaken (whatever the `checked` mark says of them). `settled` is how
+    far everything is applied or refused: what `checked` may become.
     """
 
     changes: int
@@ -77,7 +77,7 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     changes = units = 0
     oldest: datetime | None = None
     blocked: set[str] = set()
-    refusals = index.refused()
+    refusals = _standing(index)
     again = {(key, item.version): item for key, item in refusals.items() if item.sent_again}
     for some in unit_batches(catalog.changes(settled)):
         missed = lacking(index, some)
@@ -102,6 +102,23 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     return Pending(changes, units, oldest, tuple(refused), settled)
 
 
+def _standing(index: LineageIndex) -> dict[tuple[str, str], Refusal]:
+    """The refusals that stand, without those of versions that a later one has overtaken.
+
+    That one may be applied first: a refused state is held for its tries, or lies in the same batch.
+    """
+    refusals = index.refused()
+    by_log: dict[str, list[str]] = {}
+    for (log, vid), refusal in refusals.items():
+        if not refusal.discarded:
+            by_log.setdefault(log, []).append(vid)
+    for log, vids in by_log.items():
+        for vid, version in index.versions(vids, log=log).items():
+            if version >= refusals[log, vid].version:
+                del refusals[log, vid]
+    return refusals
+
+
 def _settle_rest(settled: dict[str, int], head: Position, blocked: Collection[str]) -> None:
     """The last units may be such as the feed leaves out; they need not be looked at again."""
     settled.update(
@@ -113,10 +130,17 @@ def _settle_rest(settled: dict[str, int], head: Position, blocked: Collection[st
 
 def advance_checked(catalog: Catalog, index: LineageIndex) -> Pending:
     """Move the index's `checked` mark over all that is applied or refused; what is pending then."""
+    before = index.checked()
     found = pending(catalog, index)
-    if found.settled != dict(index.checked()):
-        index.set_checked(found.settled)
+    _move_mark(index, before, found.settled)
     return found
+
+
+def _move_mark(index: LineageIndex, before: Position, settled: Position) -> None:
+    """Set the mark of the logs in which it moved: a rebuild may have taken others back by now."""
+    moved = {log: number for log, number in settled.items() if number != before.get(log)}
+    if moved:
+        index.set_checked(moved)
 
 
 def advance_to_gap(catalog: Catalog, index: LineageIndex) -> bool:
@@ -141,8 +165,7 @@ def advance_to_gap(catalog: Catalog, index: LineageIndex) -> bool:
     else:
         missed = set()
         _settle_rest(settled, head, ())
-    if settled != dict(before):
-        index.set_checked(settled)
+    _move_mark(index, before, settled)
     return not missed
 
 
@@ -154,6 +177,8 @@ def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> 
     """
     give_up_at = time.monotonic() + timeout_s
     head = dict(catalog.head())
+    # Asked before the refusals: what is refused from now on is beyond this mark.
+    checked = index.checked()
     for refusal in index.refused().values():
         if not refusal.discarded:
             # Raises, unless it was sent again or applied meanwhile.
@@ -161,7 +186,7 @@ def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> 
                 {(refusal.log, refusal.vid): refusal.version},
                 timeout_s=max(0.0, give_up_at - time.monotonic()),
             )
-    for some in unit_batches(catalog.changes(index.checked())):
+    for some in unit_batches(catalog.changes(checked)):
         needed: dict[tuple[str | None, str], int] = {}
         for unit in some:
             if unit.number <= head.get(unit.log, 0):

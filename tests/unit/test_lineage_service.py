@@ -467,6 +467,60 @@ def test_a_refused_change_is_told_until_somebody_discards_it(fed):
     assert len(lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0).nodes) == 1
 
 
+@pytest.mark.parametrize("sent_again", [False, True])
+def test_a_refusal_that_comes_after_a_later_version_was_applied_counts_for_nothing(fed, sent_again):
+    catalog, index, lineage = fed
+    renamed = DataSample(vid=vid("data", 1), label="x", study=STUDY.vid)
+    catalog.commit([Save(object=renamed, based_on=1)], by="tester")
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3))
+    refuse(catalog, index, data(1), sent_again=sent_again)
+    found = advance_checked(catalog, index)
+    assert (found.changes, found.refused) == (0, ())
+    assert lineage.how_fresh().in_step
+    index.forget([vid("data", 1)])
+    assert not lineage.how_fresh().in_step
+
+
+def test_who_waits_for_everything_is_told_of_what_is_refused_and_passed_meanwhile(fed, monkeypatch):
+    catalog, index, lineage = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    for name in ("refused", "checked"):
+        really = getattr(index, name)
+
+        def after_the_consumer(*args, really=really):
+            found = really(*args)
+            monkeypatch.undo()
+            refuse(catalog, index, data(1))
+            advance_checked(catalog, index)
+            return found
+
+        monkeypatch.setattr(index, name, after_the_consumer)
+    question = Question(starts=(vid("data", 2),))
+    with pytest.raises(RefusedError):
+        lineage.ask(question, freshness=Freshness.WAIT, timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("advance", "number"), [(advance_checked, 9), (advance_checked, 2), (advance_to_gap, 2)]
+)
+def test_a_mark_that_a_rebuild_took_back_is_not_moved_over_what_was_not_looked_at(
+    fed, monkeypatch, advance, number
+):
+    catalog, index, _ = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3))
+    (log,) = catalog.head()
+    index.set_checked({log: number, "other": 9})  # 9: from before the catalog was put back
+    changes = catalog.changes
+
+    def rebuilt_meanwhile(since):
+        index.set_checked(catalog.head(), exactly=True)
+        return changes(since)
+
+    monkeypatch.setattr(catalog, "changes", rebuilt_meanwhile)
+    advance(catalog, index)
+    assert index.checked() == catalog.head()
+
+
 def test_a_discarded_change_does_not_keep_the_mark_or_a_waiter(fed):
     catalog, index, lineage = fed
     tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
