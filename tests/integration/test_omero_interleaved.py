@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from tests.contract.omero_groups import OwnGroup
     from tests.servers.omero.lab import OmeroLab
 
+# Of what takes long, a part of the calls; `make faults` takes all.
+_EVERY: Final = int(os.environ.get("BIOBANK_INTERLEAVED_EVERY", "9"))
 # The calls of a session that reach the server.
 _CALLS: Final = ("projection", "objects", "save", "save_for_ids", "delete_row", "delete")
 # More bytes than fit into a pair: such a text is kept in an annotation of its own.
@@ -59,9 +62,9 @@ class Other:
     def begin(self) -> None:
         """What is there before anybody looks."""
         for study in self.studies:
-            self.stable.append(self._new(study, f"stable {_LONG}"))
-            self.changing.append(self._new(study, f"changing {_LONG}"))
-            self.doomed.append(self._new(study, f"doomed {_LONG}"))
+            self.stable.append(self.new(study, f"stable {_LONG}"))
+            self.changing.append(self.new(study, f"changing {_LONG}"))
+            self.doomed.append(self.new(study, f"doomed {_LONG}"))
         self.tool = SoftwareProgram(vid=new_vid(), label="kleborate", release="1")
         self._save(self.tool)
 
@@ -69,32 +72,24 @@ class Other:
         """In each group two new units at least, an update, a deletion, an action."""
         self.rounds += 1
         for number, study in enumerate(self.studies):
-            self.stable.append(self._new(study, f"new {self.rounds}"))
+            self.stable.append(self.new(study, f"new {self.rounds}"))
             label = f"changed {self.rounds} {_LONG}"
             newer = msgspec.structs.replace(self.changing[number], label=label)
             self._save(newer)
             self.changing[number] = newer
             gone = self.doomed[number]
             self.catalog.commit([Delete(vid=gone.vid, based_on=1)], by="other")
-            self.doomed[number] = self._new(study, f"doomed {self.rounds} {_LONG}")
+            self.doomed[number] = self.new(study, f"doomed {self.rounds} {_LONG}")
         assert self.tool is not None
         self.tool = msgspec.structs.replace(self.tool, release=str(self.rounds))
         self._save(self.tool)
         for number, study in enumerate(self.studies):
             made = Tube(vid=new_vid(), label=f"made {self.rounds}", study=study.vid)
-            done = Action(
-                vid=new_vid(),
-                category=ActionCategory.PROCESSING,
-                study=study.vid,
-                device=self.tool.vid,
-                status=ActionStatus.OK,
-                begin=BEGIN,
-                inputs=(Port(role="in", object=self.changing[number].vid),),
-                outputs=(Port(role="out", object=made.vid),),
-            )
+            done = processed(study, self.tool.vid, self.changing[number], made)
             self.catalog.commit([Save(object=made), Save(object=done)], by="other")
 
-    def _new(self, study: Study, label: str) -> Tube:
+    def new(self, study: Study, label: str) -> Tube:
+        """A tube, saved."""
         tube = Tube(vid=new_vid(), label=label, study=study.vid)
         self._save(tube)
         return tube
@@ -103,6 +98,19 @@ class Other:
         version = self.versions.get(obj.vid, 0)
         self.catalog.commit([Save(object=obj, based_on=version)], by="other")
         self.versions[obj.vid] = version + 1
+
+
+def processed(study: Study, tool: str, source: Tube, made: Tube) -> Action:
+    return Action(
+        vid=new_vid(),
+        category=ActionCategory.PROCESSING,
+        study=study.vid,
+        device=tool,
+        status=ActionStatus.OK,
+        begin=BEGIN,
+        inputs=(Port(role="in", object=source.vid),),
+        outputs=(Port(role="out", object=made.vid),),
+    )
 
 
 class Meanwhile:
@@ -162,10 +170,12 @@ def begun(group: OwnGroup) -> Study:
         return study
 
 
-def at_each_call(other: Other, look: Callable[[Catalog], Callable[[], None]]) -> None:
-    """Let the other one act before each call of what `look` returns."""
+def at_each_call(
+    other: Other, look: Callable[[Catalog], Callable[[], None]], *, every: int = 1
+) -> None:
+    """Let the other one act before each call of what `look` returns, or before each n-th."""
     with open_catalog(other.catalog.url) as catalog:
-        for number in itertools.count():
+        for number in itertools.count(step=every):
             run = look(catalog)
             with Meanwhile(catalog, number, other.act) as meanwhile:
                 run()
@@ -279,25 +289,30 @@ def test_nothing_is_found_wrong_and_nothing_mended(other: Other, *, repair: bool
 
         return run
 
-    at_each_call(other, look)
+    at_each_call(other, look, every=_EVERY if repair else 1)
     assert {unit.by for unit in other.catalog.changes({})} == {"other"}
     assert len(other.catalog.head()) == len(other.studies)
 
 
-def test_a_watcher_finds_nothing(other: Other) -> None:
+@pytest.mark.parametrize("way", ["reconcile", "look"])
+def test_a_watcher_finds_nothing(other: Other, way: str) -> None:
     def look(catalog: Catalog) -> Callable[[], None]:
         assert isinstance(catalog, Watchable)
         watch = catalog.watch()
-
-        def run() -> None:
+        if way == "look":
             assert watch.reconcile() == []
             other.act()
-            assert watch.look() == []
+
+        def run() -> None:
+            assert (watch.look() if way == "look" else watch.reconcile()) == []
+
+        def run_and_look() -> None:
+            run()
             assert watch.look() == []
 
-        return run
+        return run_and_look if way == "look" else run
 
-    at_each_call(other, look)
+    at_each_call(other, look, every=_EVERY if way == "reconcile" else 1)
 
 
 def test_an_index_that_follows_is_one_made_anew(other: Other, tmp_path: Path) -> None:
@@ -331,20 +346,60 @@ def test_an_index_that_follows_is_one_made_anew(other: Other, tmp_path: Path) ->
 
 def test_a_unit_is_saved_though_others_save(other: Other) -> None:
     def look(catalog: Catalog) -> Callable[[], None]:
+        assert other.tool is not None
+        study, tool = other.studies[-1], other.tool.vid
+
         def run() -> None:
-            for study in other.studies:
-                tube = Tube(vid=new_vid(), label=f"{new_vid()} {_LONG}", study=study.vid)
-                receipt = catalog.commit([Save(object=tube)], by="other")
-                assert receipt.versions == {tube.vid: 1}
-                other.stable.append(tube)
-                newer = msgspec.structs.replace(tube, label=f"{tube.label}!")
-                catalog.commit([Save(object=newer, based_on=1)], by="other")
-                catalog.commit([Delete(vid=tube.vid, based_on=2)], by="other")
-                assert [entry.version for entry in catalog.history(tube.vid)] == [1, 2, 3]
-                other.stable.remove(tube)
+            tube = Tube(vid=new_vid(), label=f"{new_vid()} {_LONG}", study=study.vid)
+            done = processed(study, tool, other.changing[-1], tube)
+            receipt = catalog.commit([Save(object=tube), Save(object=done)], by="other")
+            assert receipt.versions == {tube.vid: 1, done.vid: 1}
+            newer = msgspec.structs.replace(tube, label=f"{tube.label}!")
+            catalog.commit([Save(object=newer, based_on=1)], by="other")
+            catalog.commit([Delete(vid=done.vid, based_on=1, cascade=True)], by="other")
+            catalog.commit([Delete(vid=tube.vid, based_on=2)], by="other")
+            assert [entry.version for entry in catalog.history(tube.vid)] == [1, 2, 3]
 
         return run
 
-    at_each_call(other, look)
+    at_each_call(other, look, every=_EVERY)
     assert list(other.catalog.drift()) == []
     assert list(other.catalog.damage()) == []
+
+
+@pytest.mark.parametrize("gone", [2, 3], ids=["a middle commit", "the last commit"])
+def test_two_who_repair_at_once_leave_one_catalog(
+    omero_lab: OmeroLab, monkeypatch: pytest.MonkeyPatch, gone: int
+) -> None:
+    from tests.contract.omero_groups import make_group
+
+    for number in itertools.count(step=_EVERY):
+        group = make_group(omero_lab)
+        for name, value in group.members[0].environment.items():
+            monkeypatch.setenv(name, value)
+        study = begun(group)
+        with open_catalog(group.url) as one, open_catalog(group.url) as two:
+            other = Other(two, (study,))
+            tubes = [other.new(study, "T1"), other.new(study, "T2")]
+            delete_commit(group, gone)
+            with Meanwhile(one, number, lambda two=two: list(two.drift(repair=True))) as meanwhile:  # type: ignore[misc]
+                list(one.drift(repair=True))
+        with open_catalog(group.url) as catalog:
+            assert list(catalog.damage()) == []
+            assert list(catalog.drift()) == []
+            third = Tube(vid=new_vid(), label="T3", study=study.vid)
+            catalog.commit([Save(object=third)], by="other")
+            told = {change.vid for unit in catalog.changes({}) for change in unit.changes}
+            assert told == {one.vid for one in (study, *tubes, third)}
+        if not meanwhile.happened:
+            break
+
+
+def delete_commit(group: OwnGroup, number: int) -> None:
+    from omero.cmd import Delete2
+
+    with group.login() as client:
+        found = client.ids(
+            "select a.id from MapAnnotation a where a.name like :name", name=f"%/{number:012d}"
+        )
+        client.submit(Delete2(targetObjects={"Annotation": found}))

@@ -207,6 +207,29 @@ def test_a_deleted_commit_stops_writers_until_repaired(
         assert (receipt.log, receipt.position) == (log, mending.head())
 
 
+def test_who_writes_on_while_others_repair_writes_to_the_new_log(
+    catalog: Catalog, kpn: Study, group: OwnGroup
+) -> None:
+    first, second = tube(catalog, kpn, "T1"), tube(catalog, kpn, "T2")
+    [log] = catalog.head()
+    with group.login() as client:
+        delete(client, annotation(client, f"{log}/{2:012d}"))
+    with open_catalog(group.url) as mending:
+        drift(mending, repair=True)
+        renamed(mending, second, "T2, found again")
+        reached = mending.head()
+    third = tube(catalog, kpn, "T3")
+    with open_catalog(group.url) as again:
+        told = {change.vid for unit in again.changes(reached) for change in unit.changes}
+        assert third.vid in told
+        assert (list(again.damage()), drift(again)) == ([], [])
+        assert set(again.get([first.vid, second.vid, third.vid])) == {
+            first.vid,
+            second.vid,
+            third.vid,
+        }
+
+
 def edited(client: Client, number: int, change: Callable[[Any], None]) -> None:
     """Change an annotation as any other program would."""
     found = client.query.get("MapAnnotation", number)

@@ -8,14 +8,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
-from biobank_core.catalog.checks import Write, check, prepare
+from biobank_core.catalog.checks import Unit, Write, check, prepare
 from biobank_core.catalog.omero import feed, finding, removal
 from biobank_core.catalog.omero.commit import Writer
 from biobank_core.catalog.omero.content import Contents
 from biobank_core.catalog.omero.damage import damage, rootless
 from biobank_core.catalog.omero.drift import Reconciler
 from biobank_core.catalog.omero.groups import Groups
-from biobank_core.catalog.omero.log import Log, roots
+from biobank_core.catalog.omero.log import GivenUp, Log, roots
 from biobank_core.catalog.omero.names import KIND, SCHEMA_VERSION
 from biobank_core.catalog.omero.rows import Found, Rows, Scope
 from biobank_core.catalog.omero.session import Session
@@ -106,8 +106,11 @@ class OmeroCatalog(Catalog):
         unit = prepare(changes)
         if not changes:
             return Receipt({}, self.head())
-        log = self._groups.log_of(unit, self._known_logs(), self._scope)
-        receipt = Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
+        try:
+            log, receipt = self._committed(unit, by=by)
+        except GivenUp:  # the log was repaired since we looked which there are
+            self._logs = None
+            log, receipt = self._committed(unit, by=by)
         self._views.note(log.group, unit)
         self._views.write()
         if unit.deletes:
@@ -117,6 +120,10 @@ class OmeroCatalog(Catalog):
                 self._views.note_all(other.group)
             return replace(receipt, others=tuple(self._bury_copies(log, receipt, by=by)))
         return receipt
+
+    def _committed(self, unit: Unit, *, by: str) -> tuple[Log, Receipt]:
+        log = self._groups.log_of(unit, self._known_logs(), self._scope)
+        return log, Writer(self._scope, log, self._held_kinds(), by=by).commit(unit)
 
     def rehearse(self, changes: Sequence[Change]) -> None:
         """Raises what `commit` would raise of these now; saves nothing."""

@@ -13,7 +13,7 @@ from biobank_core.catalog.checks import Unit as CheckedUnit
 from biobank_core.catalog.checks import Write, check
 from biobank_core.catalog.omero import mapping
 from biobank_core.catalog.omero.log import Change as LoggedChange
-from biobank_core.catalog.omero.log import Commit, Log, Unit, commit_annotation
+from biobank_core.catalog.omero.log import Commit, GivenUp, Log, Unit, commit_annotation
 from biobank_core.catalog.omero.names import unit_name
 from biobank_core.catalog.omero.routing import copies
 from biobank_core.catalog.omero.rows import Rows, Scope
@@ -45,7 +45,7 @@ class Writer:
         self._id = uuid.uuid4().hex
 
     def commit(self, unit: CheckedUnit) -> Receipt:
-        """Save it; when another commit comes first, read and check anew."""
+        """Save it; when another commit comes first, read and check anew. Raises GivenUp."""
 
         def checked(rows: Rows) -> list[Write]:
             return check(unit, rows)
@@ -168,6 +168,8 @@ class Writer:
         if not self._log.token_is_there(head):
             raise StorageError(self._log.damaged(f"the row that {head.name} names is gone"))
         if taken:
+            if self._log.goes_on():
+                raise GivenUp
             raise StorageError(self._log.damaged(f"what follows {head.name} is no commit any more"))
 
     def _receipt(self, writes: Sequence[Write], commit: Commit) -> Receipt:

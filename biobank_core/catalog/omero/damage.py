@@ -80,18 +80,28 @@ def damage(scope: Scope, log: Log) -> Iterator[str]:
 
 
 def go_on(scope: Scope, log: Log, *, by: str) -> None:
-    """Open a new log that names the last good commit of this one."""
-    open_log(scope.session, log.group, by=by, before=_last_good(scope, log).name)
+    """Open a new log that names the last good commit of this one.
+
+    It takes the place of the next commit: whoever has not noticed can't write to the old one.
+    """
+    last = _last_good(scope, log)
+    log.given_up = True
+    if log.goes_on():
+        return
+    end = max(log.following(0), key=lambda commit: commit.number, default=log.root)
+    open_end = end.unit.token if log.token_is_there(end) and not log.taken(end) else None
+    open_log(scope.session, log.group, by=by, before=last.name, token=open_end)
 
 
-def two_first_commits(scope: Scope, roots: Sequence[Commit]) -> list[Commit]:
-    """Of logs that were opened at the same moment, those that nobody wrote to."""
-    empty = []
+def superfluous(scope: Scope, roots: Sequence[Commit]) -> list[Commit]:
+    """Of first commits that were saved at the same moment, oldest first, those that may go."""
+    oldest: dict[str, Commit] = {}
     for root in roots:
-        log = Log(scope, root)
-        if next(log.following(0), None) is None:
-            empty.append(root)
-    return empty
+        oldest.setdefault(root.log, root)
+    twins = [root for root in roots if oldest[root.log] is not root]
+    empty = [one for one in oldest.values() if next(Log(scope, one).following(0), None) is None]
+    # All of them are empty: the oldest stays.
+    return twins + (empty if len(empty) < len(oldest) else empty[1:])
 
 
 def _last_good(scope: Scope, log: Log) -> Commit:

@@ -13,7 +13,7 @@ from biobank_core.catalog.omero.damage import (
     go_on,
     put_back,
     rootless,
-    two_first_commits,
+    superfluous,
 )
 from biobank_core.catalog.omero.log import Commit, Log, open_log, roots
 from biobank_core.catalog.omero.rows import Scope
@@ -110,19 +110,14 @@ class Groups:
     def mend_logs(self, scope: Scope) -> None:
         """Retire empty logs that were opened twice; go on from the last good commit of damaged."""
         self._put_back(scope)
-        by_group: dict[tuple[int, int | None], list[Commit]] = {}
+        by_place: dict[tuple[int, int | None, str | None], list[Commit]] = {}
         for root in roots(scope):
             owner = root.owner if self._is_private(root.group) else None
-            by_group.setdefault((root.group, owner), []).append(root)
-        for several in by_group.values():
-            first = [root for root in several if root.unit.before is None]
-            if len(first) > 1:
-                empty = two_first_commits(scope, first)
-                # All of them are empty: the oldest stays.
-                retired = empty if len(empty) < len(first) else empty[1:]
+            by_place.setdefault((root.group, owner, root.unit.before), []).append(root)
+        for (group, _, _), several in by_place.items():
+            if len(several) > 1 and (retired := superfluous(scope, several)):
                 ids = [root.annotation for root in retired]
-                if ids:
-                    self._session.delete({"Annotation": ids}, group=first[0].group)
+                self._session.delete({"Annotation": ids}, group=group)
         for log in self.logs(scope):
             if not self._of_another(log) and any(damage(scope, log)):
                 go_on(scope, log, by=str(self._session.context.userName))

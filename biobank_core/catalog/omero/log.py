@@ -8,6 +8,9 @@ can't be saved, and with it nothing of its unit.
 
 from __future__ import annotations
 
+import functools
+import random
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -31,6 +34,10 @@ from biobank_core.catalog.omero.rows import ALL_GROUPS, Scope
 from biobank_core.catalog.omero.session import LostRace, Session, UnknownFate
 from biobank_core.catalog.omero.tokens import Tokens
 from biobank_core.errors import StorageError
+
+
+class GivenUp(Exception):
+    """Nothing was saved: a repair has opened a log that goes on from this one."""
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
@@ -221,6 +228,11 @@ class Log:
         )
         return bool(rows)
 
+    def goes_on(self) -> bool:
+        """Whether another log goes on from this one."""
+        known = roots(Scope(self._scope.session, [self.group]))
+        return any((root.unit.before or "").startswith(f"{self.uuid}/") for root in known)
+
     def refuse_damage(self) -> None:
         """Raises StorageError where somebody deleted a part of the log; asked once a session."""
         if not self._sound:
@@ -320,31 +332,51 @@ def open_log(
     *,
     by: str,
     before: str | None = None,
+    token: int | None = None,
     again: tuple[str, int] | None = None,
 ) -> None:
-    """Save the first commit of a new log.
+    """Save the first commit of a new log, unless another one did at the same moment.
 
+    `before` and `token`: the commit that it goes on from, and the token that it points to itself.
     `again`: a log that lost its first commit, and the token that its second commit points to.
     """
     tokens = Tokens(session, group)
-    log, token = again or (uuid.uuid4().hex, tokens.take())
+    log, named = again or (uuid.uuid4().hex, tokens.take())
     root = Unit(
         id=uuid.uuid4().hex,
-        token=token,
+        token=named,
         feed=0,
         time=datetime.now(UTC),
         by=by,
         schema=SCHEMA_VERSION,
         before=before,
     )
-    name = unit_name(log, 0)
-    try:
-        session.save([commit_annotation(name, root, ns=ROOT)], group=group)
-    except UnknownFate:
-        session.reopen()
-        if any(known.unit.id == root.id for known in roots(Scope(session, [group]))):
-            return
-        session.save([commit_annotation(name, root, ns=ROOT)], group=group)
-    except LostRace:  # another one used the namespace for the first time at the same moment
-        session.save([commit_annotation(name, root, ns=ROOT)], group=group)
+    first = commit_annotation(unit_name(log, 0), root, ns=ROOT, token=token)
+    opened = functools.partial(_opened, Scope(session, [group]), root.id, before)
+    while True:
+        try:
+            session.save([first], group=group)
+        except UnknownFate:
+            session.reopen()
+            if not any(opened()):
+                session.save([first], group=group)
+        except LostRace:  # another one used the namespace for the first time, or took the place
+            if not any(opened()):
+                session.save([first], group=group)
+        ours, others = opened()
+        if not (ours and others):
+            break
+        # Two of them would be one too many, and nobody writes to ours yet.
+        session.delete({"Annotation": [ours.annotation]}, group=group)
+        if opened()[1]:
+            break
+        time.sleep(random.uniform(0, 0.2))  # noqa: S311
     tokens.drop()
+
+
+def _opened(scope: Scope, unit: str, before: str | None) -> tuple[Commit | None, list[Commit]]:
+    """The first commit whose unit this is, and others that go on from the same commit."""
+    known = roots(scope)
+    ours = next((root for root in known if root.unit.id == unit), None)
+    rest = [root for root in known if before and root.unit.before == before and root is not ours]
+    return ours, rest
