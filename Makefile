@@ -27,10 +27,11 @@ test: ## Install what the tests need and run all of them
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest -p tests.servers.scheduling -n $(TEST_WORKERS) --durations 15
 
-FAULTS ?= tests/faults tests/integration/test_campaign_kills.py
+FAULTS ?= tests/faults tests/integration/test_campaign_kills.py \
+	tests/integration/test_omero_interleaved.py
 faults: ## Kill commands at 20 random moments each (FAULTS=files); figures to benchmarks/RESULTS.md
 	@scripts/setup.sh test
-	BIOBANK_FAULT_ROUNDS=$${BIOBANK_FAULT_ROUNDS:-20} BIOBANK_FAULT_KEEP=1 \
+	BIOBANK_FAULT_ROUNDS=$${BIOBANK_FAULT_ROUNDS:-20} BIOBANK_FAULT_KEEP=1 BIOBANK_INTERLEAVED_EVERY=1 \
 		.venv/bin/python -m pytest $(FAULTS)
 
 bench: ## Measure speed (BENCH=--full: a million objects, BENCH=peers: AiiDA, LaminDB); keeps the figures

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.servers.omero.lab import OmeroLab
 
 # Of what takes long, a part of the calls; `make faults` takes all.
-_EVERY: Final = int(os.environ.get("BIOBANK_INTERLEAVED_EVERY", "9"))
+_EVERY: Final = int(os.environ.get("BIOBANK_INTERLEAVED_EVERY", "12"))
 # The calls of a session that reach the server.
 _CALLS: Final = ("projection", "objects", "save", "save_for_ids", "delete_row", "delete")
 # More bytes than fit into a pair: such a text is kept in an annotation of its own.
@@ -289,7 +289,7 @@ def test_nothing_is_found_wrong_and_nothing_mended(other: Other, *, repair: bool
 
         return run
 
-    at_each_call(other, look, every=_EVERY if repair else 1)
+    at_each_call(other, look, every=_EVERY)
     assert {unit.by for unit in other.catalog.changes({})} == {"other"}
     assert len(other.catalog.head()) == len(other.studies)
 
