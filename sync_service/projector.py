@@ -99,10 +99,18 @@ def refusal_of(log: str, vid: str, version: int, reason: str) -> Refusal:
 
 
 def _takes_writes(index: LineageIndex, item: Item) -> bool:
-    """Whether a small write goes through: the note that the message is refused, taken back."""
+    """Whether a small write goes through: the note that the message is refused, taken back.
+
+    Where a refusal of the object stands it is written once more as it is: that its dead letter was
+    sent again, say, must not be forgotten.
+    """
     event = item.event
-    note = refusal_of(event.log, event.vid, event.version, "being looked at")
     try:
+        standing = list(index.refused([event.vid]).values())
+        if standing:
+            index.refuse(standing)
+            return True
+        note = refusal_of(event.log, event.vid, event.version, "being looked at")
         index.refuse([note])
         index.forget_refusals([note])
     except BiobankError:

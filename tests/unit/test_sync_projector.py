@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from biobank_core.errors import BiobankError, InputError, StorageError, UnreachableError
@@ -12,7 +13,7 @@ from biobank_core.lineage.events import IndexEvent, NodeEvent
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.registry import open_index
 from biobank_core.model.ids import derived_vid
-from sync_service.projector import Item, apply
+from sync_service.projector import Item, apply, refusal_of
 from sync_service.tries import MAX_TRIES, Tries
 
 
@@ -131,6 +132,20 @@ def test_a_message_that_is_too_much_for_the_index_is_found_when_it_is_suspected(
     assert [one.tag for one, _ in outcome.failed] == [0]
     assert len(outcome.applied) == count - 1
     assert index.refused() == {}
+
+
+@pytest.mark.parametrize("more", [{"sent_again": True}, {"discarded": True}, {}])
+def test_looking_whether_the_index_takes_writes_leaves_the_refusal_that_stands(
+    index: LineageIndex, monkeypatch: pytest.MonkeyPatch, more: dict[str, bool]
+) -> None:
+    event = item(0).event
+    standing = refusal_of(event.log, event.vid, event.version, "too large")
+    standing = msgspec.structs.replace(standing, **more)
+    index.refuse([standing])
+    failing(index, lambda _: UnreachableError("out of memory"), monkeypatch)
+    outcome = apply(index, [item(0)], suspicious=True)
+    assert len(outcome.failed) == 1
+    assert list(index.refused().values()) == [standing]
 
 
 def test_tries_are_bounded_and_their_pauses_grow() -> None:
