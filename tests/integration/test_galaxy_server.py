@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -397,3 +398,29 @@ def test_a_secret_of_the_caller_does_not_reach_a_child(
 def test_free_ports_differ() -> None:
     ports = [free_port() for _ in range(50)]
     assert len(set(ports)) == 50
+
+
+def test_a_port_given_to_another_process_is_given_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A server takes seconds from being given its port to listening on it.
+    holder = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from tests.servers.processes import free_port\n"
+            "print(free_port(), flush=True); sys.stdin.read()",
+        ],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout
+        taken, spare = int(holder.stdout.readline()), free_port()
+        choices = iter([taken, spare, *range(32000, 32100)])
+        monkeypatch.setattr(random, "choice", lambda _ports: next(choices))
+        assert free_port() not in (taken, spare)
+        assert holder.stdin
+        holder.stdin.close()
+    monkeypatch.setattr(random, "choice", lambda _ports: taken)
+    assert free_port() == taken

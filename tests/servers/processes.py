@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
+import functools
 import json
 import os
 import random
@@ -13,8 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from tests.servers.cache import cache_folder
 from tests.servers.supervisor import descendants
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -36,13 +39,35 @@ class MissingService(ServerError):
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that is free now and that this process was not given before."""
+    """Return a loopback TCP port that is free now and that no process of ours was given before.
+
+    It stays given until this process ends, whether its server listens already, pauses or has ended.
+    """
     for _ in range(1000):
         port = random.choice(_PORTS)
-        if port not in _ports_given and not port_is_listening(port) and _can_bind(port):
+        if port in _ports_given or port_is_listening(port) or not _can_bind(port):
+            continue
+        if _claimed(port):
             _ports_given.add(port)
             return port
     raise ServerError("no free TCP port on the loopback interface")
+
+
+def _claimed(port: int) -> bool:
+    """Lock the port's byte of a file that all processes of this account share."""
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _claims() -> BinaryIO:
+    """The file, kept open: the kernel drops its locks when the process closes it or ends."""
+    path = cache_folder() / "ports.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
 
 
 def _can_bind(port: int) -> bool:
