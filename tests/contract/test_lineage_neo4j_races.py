@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from neo4j import ManagedTransaction
 
 from biobank_core.catalog.port import Catalog, CommittedUnit, Position, Save, Versioned
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.lineage import in_place
 from biobank_core.lineage.follow import pending, rebuild
-from biobank_core.lineage.neo4j import Neo4jLineage
+from biobank_core.lineage.neo4j import Neo4jLineage, write
 from biobank_core.lineage.projection import project, project_all
 from biobank_core.lineage.verify import verify
 from biobank_core.model.kinds import DataSample, Gender, Individual
 from tests.contract.neo4j_lab import cypher, emptied, opened
+from tests.faults.sync_lab import wait_until
 from tests.servers.neo4j import Neo4jServer
 from tests.unit.test_verify import WORLD, data, save, vid
 
@@ -180,3 +183,29 @@ def test_a_rebuild_takes_out_what_only_a_log_of_another_catalog_holds(
     rebuild(joined, index)
     assert vid("z") not in groups_of(index)
     assert groups_of(index)[vid("a")] == {log}
+
+
+def test_a_node_that_is_told_of_while_it_is_swept_away_as_a_placeholder_stays(
+    catalog: Catalog, index: Neo4jLineage, neo4j: Neo4jServer
+) -> None:
+    cypher(index, "CREATE (:Object:Placeholder {vid: $vid})", vid=vid("late"))
+    progress = index.begin_rebuild(catalog.head())
+    assert not progress.fresh
+    late = project(data("late"), version=1, log="L")
+    assert late
+    sweep = threading.Thread(target=index.end_rebuild, args=(progress,))
+
+    def is_held_up() -> bool:
+        told = cypher(index, "SHOW TRANSACTIONS YIELD status RETURN status")
+        return any("Blocked" in status for [status] in told)
+
+    with opened(neo4j) as consumer:
+
+        def told_of(tx: ManagedTransaction) -> None:
+            write.take_in(tx, [late])
+            sweep.start()
+            wait_until(is_held_up, timeout_s=120)
+
+        consumer._connection.write(told_of)
+    sweep.join()
+    assert vid("late") in groups_of(index)

@@ -59,7 +59,10 @@ _SWEEP: Final = (
     "WHERE a.version IS NOT NULL AND a.deleted IS NULL } "
     "CALL (e) { DELETE e }" + _IN_BATCHES,
     "MATCH (m)-[e:MADE|USED]->() WHERE NOT m:Record CALL (e) { DELETE e }" + _IN_BATCHES,
-    "MATCH (n:Object) WHERE n.kind IS NULL AND NOT (n)--() CALL (n) { DELETE n }" + _IN_BATCHES,
+    # Looked at again with its lock: it may have been told of, or named, since.
+    "MATCH (n:Object) WHERE n.kind IS NULL AND NOT (n)--() WITH n.vid AS vid "
+    "CALL (vid) { MATCH (o:Object {vid: vid}) SET o.lock = true REMOVE o.lock "
+    "WITH o WHERE o.kind IS NULL AND NOT (o)--() DELETE o }" + _IN_BATCHES,
 )
 _END: Final = """
 MATCH (i:BiobankIndex {name: 'lineage'}) WHERE i.rebuild = $number
