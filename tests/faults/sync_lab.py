@@ -43,6 +43,7 @@ from biobank_core.model.kinds import (
 from sync_service import topology
 from sync_service.broker import Session
 from sync_service.dead_letters import DeadLetter, letters
+from sync_service.housekeeping import LOST_AFTER_S
 from sync_service.topology import BrokerAddress
 from tests.faults.killing import SEED, environment
 from tests.servers.neo4j import Neo4jServer
@@ -51,8 +52,11 @@ from tests.servers.rabbitmq import RabbitMQServer
 ROUNDS: Final = int(os.environ.get("BIOBANK_FAULT_ROUNDS", "2"))
 STUDY: Final = derived_vid("SyncFault", "study")
 TOOL: Final = derived_vid("SyncFault", "tool")
-# A machine that does much else is slow.
-_STEP_TIMEOUT_S: Final = 300.0
+# A machine that does much else is slow. Yet shorter than the time after which the service sends
+# again what seems to be lost: what only that would heal is a fault.
+_STEP_TIMEOUT_S: Final = LOST_AFTER_S - 30.0
+# Longer than the service itself waits for its parts.
+_STOP_TIMEOUT_S: Final = 180.0
 
 
 class Changes:
@@ -166,8 +170,9 @@ class SyncLab:
             index.clear()
             index.set_checked({}, exactly=True)
         with self.session() as session:
-            session.purge(topology.QUEUE)
-            session.purge(topology.DEAD_QUEUE)
+            # With what a consumer of an earlier test may hold yet; who comes makes them anew.
+            session.delete(topology.QUEUE)
+            session.delete(topology.DEAD_QUEUE)
 
     @property
     def settings(self) -> Settings:
@@ -221,10 +226,10 @@ class SyncLab:
         process.kill()
         process.wait()
 
-    def stop(self, name: str, *, timeout_s: float = 60) -> None:
+    def stop(self, name: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """End it with SIGTERM, once it has started; it must end well."""
         said = self._said_before[name]
-        wait_until(lambda: "running: " in self.log(name)[said:], timeout_s=_STEP_TIMEOUT_S)
+        wait_until(lambda: "running: " in self.log(name)[said:])
         process = self.processes.pop(name)
         process.terminate()
         assert process.wait(timeout_s) == 0, self.log(name)
@@ -336,7 +341,9 @@ class SyncLab:
             return list({letter.id: letter for letter in letters(session)}.values())
 
 
-def wait_until(is_so: Callable[[], bool], *, timeout_s: float, pause_s: float = 0.1) -> None:
+def wait_until(
+    is_so: Callable[[], bool], *, timeout_s: float = _STEP_TIMEOUT_S, pause_s: float = 0.1
+) -> None:
     """Ask until it is so."""
     give_up_at = time.monotonic() + timeout_s
     while not is_so():

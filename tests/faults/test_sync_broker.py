@@ -11,6 +11,7 @@ from biobank_core.catalog.registry import open_catalog
 from sync_service import topology
 from sync_service.broker import Outgoing
 from sync_service.messages import CONTENT_TYPE
+from sync_service.state import RelayState
 from tests.faults.cutting_proxy import CuttingProxy
 from tests.faults.sync_lab import SyncLab, wait_until
 
@@ -49,7 +50,7 @@ def test_a_relay_waits_for_a_full_disk_says_so_and_goes_on(sync_lab: SyncLab) ->
         time.sleep(2)
         sync_lab.rabbitmq.raise_disk_alarm()
         try:
-            wait_until(lambda: "takes no messages" in sync_lab.log("relay"), timeout_s=60)
+            wait_until(lambda: "takes no messages" in sync_lab.log("relay"))
             time.sleep(3)
         finally:
             sync_lab.rabbitmq.clear_disk_alarm()
@@ -68,7 +69,7 @@ def test_connections_to_rabbitmq_that_break_off_lose_and_double_nothing(
         sync_lab.start("consumer", "--batch", "50")
         proxy.cutting.set()
         with sync_lab.under_load(units_a_second=40):
-            wait_until(lambda: proxy.cuts >= CUTS, timeout_s=300)
+            wait_until(lambda: proxy.cuts >= CUTS)
         proxy.cutting.clear()
         sync_lab.wait_in_step()
     sync_lab.check()
@@ -83,9 +84,12 @@ def test_everything_twice_more_in_random_order_changes_nothing(sync_lab: SyncLab
             time.sleep(1)
         head = dict(catalog.head())
     state = sync_lab.folder / "relay.json"
-    wait_until(
-        lambda: all(f":{number}" in state.read_text() for number in head.values()), timeout_s=60
-    )
+
+    def all_sent() -> bool:
+        position = RelayState(state, catalog_url=catalog.url).load()
+        return position == head
+
+    wait_until(all_sent)
     sync_lab.stop("relay")
     with sync_lab.session() as session:
         count = session.depth(topology.QUEUE)
@@ -109,7 +113,7 @@ def test_everything_twice_more_in_random_order_changes_nothing(sync_lab: SyncLab
     sync_lab.start("consumer", "--batch", "100")
     sync_lab.start("consumer 2", "--batch", "100")
     sync_lab.wait_in_step()
-    wait_until(sync_lab.queue_is_empty, timeout_s=60)
+    wait_until(sync_lab.queue_is_empty)
     sync_lab.check()
 
 
@@ -118,8 +122,10 @@ def test_several_relays_and_consumers_at_once(sync_lab: SyncLab) -> None:
     for name in names:
         # Small batches, so that each consumer gets some.
         sync_lab.start(name, "--batch", "20")
-    for name in names:
-        wait_until(lambda name=name: "running: " in sync_lab.log(name), timeout_s=60)
+    # One that comes to the queue late would find nothing left.
+    wait_until(
+        lambda: sync_lab.rabbitmq.control("list_consumers").count(topology.QUEUE) == len(names) - 2
+    )
     with sync_lab.under_load(units_a_second=40):
         time.sleep(10)
     sync_lab.wait_in_step()
@@ -136,8 +142,8 @@ def test_a_terminated_part_finishes_what_it_has_in_hand(sync_lab: SyncLab) -> No
         sync_lab.start("consumer")
         with sync_lab.under_load(units_a_second=40):
             time.sleep(sync_lab.chance.uniform(1, 3))
-            sync_lab.stop("consumer", timeout_s=20)
-            sync_lab.stop("relay", timeout_s=20)
+            sync_lab.stop("consumer")
+            sync_lab.stop("relay")
     sync_lab.start("relay")
     sync_lab.start("consumer")
     sync_lab.wait_in_step()

@@ -45,7 +45,7 @@ def test_a_neo4j_that_takes_no_writes_blames_no_message(sync_lab: SyncLab) -> No
             neo4j.settings["server.databases.read_only"] = "neo4j"
             neo4j.start()
             sync_lab.changes.commit(catalog, 20)
-            wait_until(lambda: "read-only" in sync_lab.log("consumer"), timeout_s=90)
+            wait_until(lambda: "read-only" in sync_lab.log("consumer"))
             # Long enough for it to suspect the messages, and to find that they are not to blame.
             time.sleep(15)
         finally:
@@ -92,7 +92,7 @@ def test_a_connection_cut_in_the_middle_of_a_commit_does_no_harm(sync_lab: SyncL
         sync_lab.start("consumer", "--batch", "20")
         proxy.cutting.set()
         with sync_lab.under_load(units_a_second=20):
-            wait_until(lambda: proxy.cuts >= CUTS, timeout_s=300)
+            wait_until(lambda: proxy.cuts >= CUTS)
         proxy.cutting.clear()
         sync_lab.wait_in_step()
     sync_lab.check()

@@ -112,9 +112,9 @@ def test_a_failing_message_is_tried_set_aside_replayed_and_discarded(
     refusing = {bad, hopeless}
     lab.start("relay")
     with consuming(lab, refusing=refusing), lab.session() as session, lab.index() as index:
-        wait_until(lambda: session.depth(topology.DEAD_QUEUE) == 2, timeout_s=60)
+        wait_until(lambda: session.depth(topology.DEAD_QUEUE) == 2)
         # The others went on meanwhile.
-        wait_until(lambda: samples[2].vid in index.versions([samples[2].vid]), timeout_s=30)
+        wait_until(lambda: samples[2].vid in index.versions([samples[2].vid]))
         with pytest.raises(RefusedError, match="dead-letters"):
             index.wait(receipt, timeout_s=30)
 
@@ -134,10 +134,10 @@ def test_a_failing_message_is_tried_set_aside_replayed_and_discarded(
         command(lab, "dead-letters", "replay", bad)
         status = json.loads(command(lab, "status", "--format", "json").stdout)
         assert status["pending_changes"] + status["refused_changes"] == 2
-        wait_until(lambda: session.depth(topology.DEAD_QUEUE) == 2, timeout_s=60)
+        wait_until(lambda: session.depth(topology.DEAD_QUEUE) == 2)
         refusing.discard(bad)
         command(lab, "dead-letters", "replay", bad)
-        wait_until(lambda: bad in index.versions([bad]), timeout_s=30)
+        wait_until(lambda: bad in index.versions([bad]))
         assert {vid for _, vid in index.refused()} == {hopeless}
 
         book = lab.folder / "book.jsonl"
@@ -181,7 +181,7 @@ def test_a_service_with_a_wrong_password_waits_and_is_not_healthy(lab: SyncLab) 
             return False
         return False
 
-    wait_until(unhealthy, timeout_s=60)
+    wait_until(unhealthy)
     lab.stop("relay")
     assert "swordfish" not in lab.log("relay")
 
@@ -199,7 +199,7 @@ def test_the_whole_service_is_healthy_and_counts(lab: SyncLab) -> None:
     told = json.loads(asked("/healthz"))
     assert told["healthy"]
     assert told["parts"].keys() == {"relay", "consumer", "housekeeping"}
-    wait_until(lambda: "biobank_sync_pending_changes 0.0" in asked("/metrics"), timeout_s=30)
+    wait_until(lambda: "biobank_sync_pending_changes 0.0" in asked("/metrics"))
     samples = dict(
         line.rsplit(" ", 1) for line in asked("/metrics").splitlines() if line[:1] != "#"
     )
@@ -207,7 +207,7 @@ def test_the_whole_service_is_healthy_and_counts(lab: SyncLab) -> None:
     assert float(samples["biobank_sync_commit_to_applied_seconds_count"]) > 50
     # The checked mark was moved to the end of the feed.
     with lab.index() as index:
-        wait_until(lambda: dict(index.checked()) == dict(lab.catalog.head()), timeout_s=30)
+        wait_until(lambda: dict(index.checked()) == dict(lab.catalog.head()))
     assert process.poll() is None
     lab.stop("all")
     lab.check()
@@ -217,7 +217,7 @@ def test_a_queue_that_somebody_deleted_is_made_again_and_nothing_is_lost(lab: Sy
     lab.start("relay")
     lab.changes.commit(lab.catalog, 5)
     with lab.session() as session:
-        wait_until(lambda: session.depth(topology.QUEUE) > 0, timeout_s=60)
+        wait_until(lambda: session.depth(topology.QUEUE) > 0)
         lab.stop("relay")
         session.delete(topology.QUEUE)
     (lab.folder / "relay.json").unlink()  # what it had confirmed is gone
@@ -252,7 +252,7 @@ def test_changes_that_a_broker_lost_are_asked_for_again(lab: SyncLab) -> None:
     # A relay that believes to have sent all of it sends it again.
     lab.start("relay")
     state = lab.folder / "relay.json"
-    wait_until(state.exists, timeout_s=60)
+    wait_until(state.exists)
     lab.stop("relay")
     with lab.session() as session:
         session.purge(topology.QUEUE)

@@ -197,19 +197,19 @@ def test_the_service_tells_what_other_clients_did_until_it_is_mended(
         told: dict[str, object] = json.loads(run(lab, "sync_service", "status", "--format", "json"))
         return told
 
-    wait_until(lambda: foreign() == 0, timeout_s=300)
-    wait_until(lambda: status().get("foreign_changes") == 0, timeout_s=300)
+    wait_until(lambda: foreign() == 0)
+    wait_until(lambda: status().get("foreign_changes") == 0)
     with group.login() as client:
         [number] = client.ids(
             "select a.id from MapAnnotation a where a.name = :name", name=tube.vid
         )
         client.submit(Delete2(targetObjects={"Annotation": [number]}))
-    wait_until(lambda: foreign() == 1, timeout_s=300)
-    wait_until(lambda: status()["foreign_changes"] == 1, timeout_s=300)
+    wait_until(lambda: foreign() == 1)
+    wait_until(lambda: status()["foreign_changes"] == 1)
     assert f"Tube {tube.vid}: its annotation was deleted in OMERO" in lab.log("all")
     run(lab, "biobank_core.cli", "verify", "--repair")
-    wait_until(lambda: foreign() == 0, timeout_s=300)
-    wait_until(lambda: status()["foreign_changes"] == 0, timeout_s=300)
+    wait_until(lambda: foreign() == 0)
+    wait_until(lambda: status()["foreign_changes"] == 0)
     assert catalog.get([tube.vid])[tube.vid].object == tube
     lab.wait_in_step()
     lab.check()
@@ -237,15 +237,15 @@ def test_an_object_that_another_client_made_unreadable_holds_nothing_up(
         with lab.index() as index:
             return wanted <= {node.vid for node in index.nodes()}
 
-    wait_until(lambda: index_has({tube.vid for tube in tubes} - {broken.vid}), timeout_s=300)
-    wait_until(lambda: len(lab.dead_letters()) == 1, timeout_s=300)
+    wait_until(lambda: index_has({tube.vid for tube in tubes} - {broken.vid}))
+    wait_until(lambda: len(lab.dead_letters()) == 1)
     [letter] = lab.dead_letters()
     assert (letter.vid, letter.version) == (broken.vid, 1)
     assert f"{broken.vid}: its pairs do not begin with the kind" in letter.reason
     assert not index_has({broken.vid})
     # What comes of mending it is a newer state: the letter is of no use any more.
     run(lab, "biobank_core.cli", "verify", "--repair")
-    wait_until(lambda: index_has({broken.vid}), timeout_s=300)
+    wait_until(lambda: index_has({broken.vid}))
     book = ("--log", str(lab.folder / "discards.jsonl"))
     run(lab, "sync_service", "dead-letters", "discard", letter.id, "--why", "mended", *book)
     lab.wait_in_step()
