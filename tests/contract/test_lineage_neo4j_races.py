@@ -1,4 +1,4 @@
-"""Rebuilds and repairs of Neo4j while others write it: each interleaving step by step."""
+"""Neo4j rebuilt and asked while others write it: each interleaving step by step."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from neo4j import ManagedTransaction
 from biobank_core.catalog.port import Catalog, CommittedUnit, Position, Save, Versioned
 from biobank_core.catalog.registry import open_catalog
 from biobank_core.lineage import in_place
+from biobank_core.lineage.events import ActionEvent
 from biobank_core.lineage.follow import pending, rebuild
-from biobank_core.lineage.neo4j import Neo4jLineage, write
+from biobank_core.lineage.neo4j import Neo4jLineage, read, write
+from biobank_core.lineage.port import Direction, Question, Relation
 from biobank_core.lineage.projection import project, project_all
 from biobank_core.lineage.verify import verify
 from biobank_core.model.kinds import DataSample, Gender, Individual
@@ -22,6 +24,8 @@ from tests.contract.neo4j_lab import cypher, emptied, opened
 from tests.faults.sync_lab import wait_until
 from tests.servers.neo4j import Neo4jServer
 from tests.unit.test_verify import WORLD, data, save, vid
+
+JOBS = ("job", "use")
 
 
 @pytest.fixture
@@ -209,3 +213,27 @@ def test_a_node_that_is_told_of_while_it_is_swept_away_as_a_placeholder_stays(
         consumer._connection.write(told_of)
     sweep.join()
     assert vid("late") in groups_of(index)
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_a_question_asked_while_an_action_is_deleted_is_answered(
+    catalog: Catalog, index: Neo4jLineage, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
+    rebuild(catalog, index)
+    read_rows = read.chunked
+    [log] = catalog.head()
+
+    def deleted_in_between(*args: Any) -> list[Any]:
+        # Neo4j reads what is committed: nodes with their edges first, then what actions say.
+        first = read_rows(*args)
+        gone = [ActionEvent(log=log, vid=vid(name), version=9, deleted=True) for name in JOBS]
+        index.apply(gone)
+        makers = read_rows(*args)
+        return [row for row in first if len(row) == 9] + [row for row in makers if len(row) == 8]
+
+    monkeypatch.setattr(read, "chunked", deleted_in_between)
+    starts = tuple(map(vid, "acde"))
+    answer = index.connected(Question(starts=starts, direction=direction))
+    assert {node.label for node in answer.nodes} >= set("acde")
+    assert {edge.relation for edge in answer.edges} <= {Relation.COLLECTED_IN, Relation.SUPERSEDES}
+    assert answer.uses == ()

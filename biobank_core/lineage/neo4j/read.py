@@ -217,7 +217,9 @@ class Met:
             elif relation == "COLLECTED_IN":
                 self.links.append((source, vid, relation, None, link[3], None))
             elif relation is not None:
-                maker = self.makers[action]
+                maker = self.makers.get(action)
+                if maker is None:
+                    continue  # its action was taken out while this was read
                 if relation == "USED":
                     self.uses += [Use(action, vid, role, maker) for role in link[3]]
                     continue
@@ -225,7 +227,8 @@ class Met:
                 if relation == "PRODUCED" and source is not None:
                     self.links.append((source, vid, relation, action, link[3], link[4]))
         for relation, target, action, source_roles, target_roles in outs:
-            if relation is not None:
+            # Without a maker its target was not met, or its action was taken out meanwhile.
+            if relation == "COLLECTED_IN" or (relation == "PRODUCED" and action in self.makers):
                 self.links.append((vid, target, relation, action, source_roles, target_roles))
         if kind is None:
             return
