@@ -8,7 +8,7 @@ buckets only, as many at once as fit into memory.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from enum import Enum
 from itertools import chain, islice
 from typing import Final
 
-from biobank_core.catalog.port import Catalog, Position
+from biobank_core.catalog.port import Catalog, ChangedObject, Position
 from biobank_core.errors import StorageError
 from biobank_core.garbage import no_collector
 from biobank_core.lineage import rows
@@ -31,6 +31,7 @@ from biobank_core.lineage.follow import (
 from biobank_core.lineage.links import implicit_vid
 from biobank_core.lineage.port import LineageIndex
 from biobank_core.lineage.projection import project
+from biobank_core.model.registry import is_a
 
 # A change that the sync service was told of is applied within seconds; after this it is missing.
 GRACE_S: Final = 60.0
@@ -136,7 +137,10 @@ def _still_wrong(catalog: Catalog, index: LineageIndex) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """Where the feed stood before a look, and what of it was on its way to the index then."""
+    """Where the feed stood before a look, and what of it was on its way to the index then.
+
+    `late` is as `_givers` gives it.
+    """
 
     head: Position
     late: frozenset[str]
@@ -149,9 +153,19 @@ def _now(catalog: Catalog, index: LineageIndex) -> _Moment:
         recently = datetime.now(UTC) - timedelta(seconds=GRACE_S)
         for some in unit_batches(catalog.changes(index.checked())):
             recent = [unit for unit in some if unit.time >= recently]
-            if recent:
-                late.update(vid for (_, vid), _ in lacking(index, recent))
+            missed = {vid for (_, vid), _ in lacking(index, recent)} if recent else set()
+            late |= _givers(one for unit in recent for one in unit.changes if one.vid in missed)
     return _Moment(head, frozenset(late))
+
+
+def _givers(changes: Iterable[ChangedObject]) -> set[str]:
+    """The VIDs of these; with "" where one gives an edge that does not say who gives it."""
+    found: set[str] = set()
+    for change in changes:
+        found.add(change.vid)
+        if is_a(change.kind, "Supersession"):
+            found.add("")
+    return found
 
 
 def _confirmed(
@@ -168,10 +182,10 @@ def _confirmed(
     several = list(compared)
     if not several:
         return
-    moving = {change.vid for unit in catalog.changes(moment.head) for change in unit.changes}
-    moving |= moment.late
+    since = chain.from_iterable(unit.changes for unit in catalog.changes(moment.head))
+    moving = moment.late | _givers(since)
     for finding, vids, device in several:
-        if moving.isdisjoint(vids) and device not in moving:
+        if moving.isdisjoint((finding.vid, *vids)) and device not in moving:
             yield finding, vids
 
 

@@ -548,6 +548,18 @@ def test_what_arrives_after_verify_read_the_index_is_no_finding(fed, monkeypatch
     assert len(looks) == 3
 
 
+def test_an_edge_of_a_supersession_whose_deletion_is_on_its_way_is_no_finding(fed, monkeypatch):
+    catalog, index, _ = fed
+    newer = Supersession(vid=vid("newer"), new=vid("data", 1), old=vid("data", 2))
+    save(catalog, newer)
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3), newer)
+    assert list(verify(catalog, index)) == []
+    catalog.commit([Delete(vid=newer.vid, based_on=1)], by="tester")
+    assert list(verify(catalog, index)) == []
+    monkeypatch.setattr(verifying, "GRACE_S", -1.0)
+    assert [finding.kind for finding in verify(catalog, index)] == ["Supersession"]
+
+
 def test_a_repair_keeps_a_supersession_that_arrives_while_it_mends_the_node(fed, monkeypatch):
     catalog, index, _ = fed
     tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3))
