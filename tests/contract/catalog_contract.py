@@ -431,6 +431,16 @@ class CatalogContract:
         turned = msgspec.structs.replace(done, inputs=done.outputs, outputs=done.inputs)
         save(catalog, turned, based_on=1)
 
+    def test_a_cycle_through_the_first_action_of_another_process_is_refused(
+        self, catalog: Catalog, kpn: Study, url: str
+    ) -> None:
+        a, b = sample(kpn), sample(kpn)
+        save(catalog, a, b)
+        with open_catalog(url) as other:
+            save(other, action(kpn, (a,), (b,)))
+        with pytest.raises(CycleError):
+            save(catalog, action(kpn, (b,), (a,)))
+
     def test_nested_collections_must_not_hold_each_other(
         self, catalog: Catalog, kpn: Study
     ) -> None:
@@ -606,6 +616,16 @@ class CatalogContract:
         assert found == sorted(vessel.vid for vessel in vessels)
         assert len(list(catalog.find("Tube"))) == 20
         assert len(list(catalog.find("Object"))) == 22
+
+    def test_what_another_process_brings_of_a_new_kind_is_found(
+        self, catalog: Catalog, kpn: Study, url: str
+    ) -> None:
+        save(catalog, tube(kpn))
+        assert len(list(catalog.find("Vessel", {"study": kpn.vid}))) == 1
+        with open_catalog(url) as other:
+            save(other, plate(kpn))
+        assert len(list(catalog.find("Vessel", {"study": kpn.vid}))) == 2
+        assert len(list(catalog.lines("Vessel", {"study": kpn.vid}))) == 2
 
     def test_find_by_any_plain_field(self, catalog: Catalog, kpn: Study) -> None:
         other, tool = study("other"), program()

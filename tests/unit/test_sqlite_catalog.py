@@ -78,6 +78,22 @@ def test_a_listener_that_fails_undoes_the_unit(catalog: SqliteCatalog) -> None:
     save(catalog, T1)
 
 
+def test_a_transaction_that_fails_takes_the_kinds_that_it_brought_with_it(
+    catalog: SqliteCatalog,
+) -> None:
+    def save_in_vain() -> None:
+        with catalog.transaction():
+            save(catalog, T1)
+            raise KeyError
+
+    save(catalog, KPN)
+    with pytest.raises(KeyError):
+        save_in_vain()
+    assert list(catalog.find("Vessel", {"study": KPN.vid})) == []
+    save(catalog, T1)
+    assert [found.object for found in catalog.find("Vessel", {"study": KPN.vid})] == [T1]
+
+
 def test_a_transaction_that_fails_undoes_all_of_its_units(catalog: SqliteCatalog) -> None:
     def fail() -> None:
         with catalog.transaction():

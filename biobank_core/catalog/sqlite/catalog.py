@@ -112,18 +112,21 @@ class SqliteCatalog(Catalog):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with self.file.transaction():
-            yield
+        try:
+            with self.file.transaction():
+                yield
+        except BaseException:
+            # Numbers given in this transaction are gone with it.
+            self._links = None
+            raise
 
     def commit(self, changes: Sequence[Change], *, by: str) -> Receipt:
         unit = prepare(changes)
-        # Inside a larger transaction what was learnt before may be rolled back by now.
-        fresh = bool(unit.deletes) or self.file.in_transaction
         try:
             with self.file.transaction() as connection:
                 if not changes:
                     return Receipt({}, self.head())
-                rows = Rows(connection, self._known_links(connection, fresh=fresh))
+                rows = Rows(connection, self._known_links(connection))
                 writes = check(unit, rows)
                 links = self._with_kinds(connection, writes)
                 number = write_unit(
@@ -247,8 +250,10 @@ class SqliteCatalog(Catalog):
     def damage(self) -> Iterator[str]:
         return self.file.damage()
 
-    def _known_links(self, connection: sqlite3.Connection, *, fresh: bool = False) -> Links:
-        if self._links is None or fresh:
+    def _known_links(self, connection: sqlite3.Connection) -> Links:
+        # Kinds only ever come, and other processes bring some, too: else what these name is missed.
+        (held,) = connection.execute("SELECT count(*) FROM kind").fetchone()
+        if self._links is None or len(self._links.kinds) != held:
             self._links = Links(connection)
         return self._links
 
