@@ -273,8 +273,9 @@ class SqliteFile:
         return self._absolute_path
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        (ours,) = connection.execute("PRAGMA application_id").fetchone()
+        # In this order: another process that makes the file just now writes the id first.
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (ours,) = connection.execute("PRAGMA application_id").fetchone()
         if ours != APPLICATION_ID and (ours or tables):
             raise StorageError(f"{self.path} is the SQLite file of another program")
         if self._mode != AS_USUAL:

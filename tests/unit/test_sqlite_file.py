@@ -4,7 +4,9 @@ import logging
 import multiprocessing
 import sqlite3
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +17,15 @@ from biobank_core.sqlite_file import SqliteFile, path_of_url, url_of_path
 STEP = "CREATE TABLE thing (number INTEGER PRIMARY KEY, name TEXT); CREATE INDEX i ON thing (name);"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> SqliteFile:
-    made = SqliteFile(tmp_path / "x.db", create=True)
+def _made(path: Path) -> SqliteFile:
+    made = SqliteFile(path, create=True)
     made.migrate("test", [STEP])
     return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SqliteFile:
+    return _made(tmp_path / "x.db")
 
 
 def numbers(file: SqliteFile) -> list[int]:
@@ -39,8 +45,7 @@ def add_and_fail(file: SqliteFile, number: int) -> None:
 
 
 def make_and_add(path: str, number: int) -> None:
-    made = SqliteFile(path, create=True)
-    made.migrate("test", [STEP])
+    made = _made(Path(path))
     for n in range(20):
         add(made, number * 100 + n)
     made.close()
@@ -166,6 +171,32 @@ def test_processes_may_make_and_write_one_file_at_once(tmp_path: Path) -> None:
         for future in [pool.submit(make_and_add, str(path), n) for n in range(4)]:
             future.result(timeout=60)
     assert len(numbers(SqliteFile(path, create=False))) == 80
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_file_that_another_process_makes_between_two_steps_of_ours_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    path = tmp_path / "new.db"
+    real = sqlite3.connect
+    done = 0
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            nonlocal done
+            done += 1
+            if done == step:
+                with monkeypatch.context() as other:
+                    other.setattr(sqlite3, "connect", real)
+                    _made(path).close()
+            return super().execute(*args)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Overtaken))
+    made = _made(path)
+    assert done >= step
+    add(made, 1)
+    assert numbers(made) == [1]
+    made.close()
 
 
 def test_after_close_everything_says_so(file: SqliteFile) -> None:
