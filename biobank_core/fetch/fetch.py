@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -57,28 +57,27 @@ def fetch(
     the server is gone (UnreachableError).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    former = {entry.path: entry for entry in manifest.standing(manifest_file)}
+    former = _standing(manifest_file)
     names = FileNames(_NAMES_OF_OURS)
     outcome = Outcome()
-    with manifest_file.open("a", encoding="utf-8") as growing:
-        for item in wanted:
-            path = names.file(item.identifiers, extension=item.extension).as_posix()
-            try:
-                done = _one(
-                    item, path, former.get(path), sources=sources, folder=folder, advance=advance
-                )
-            except BiobankError as exc:
-                if exc.retryable:
-                    raise
-                outcome.failed.setdefault(item.vid, exc)
-                continue
-            if elements is not None:
-                entry = msgspec.structs.replace(done.entry, element=elements[item])
-                done = Fetched(entry, done.new)
-            outcome.files.append(done)
-            manifest.write(growing, [done.entry])
-            growing.flush()
-    _settle(manifest_file, folder, former, outcome)
+    for item in wanted:
+        path = names.file(item.identifiers, extension=item.extension).as_posix()
+        try:
+            done = _one(
+                item, path, former.get(path), sources=sources, folder=folder, advance=advance
+            )
+        except BiobankError as exc:
+            if exc.retryable:
+                raise
+            outcome.failed.setdefault(item.vid, exc)
+            continue
+        if elements is not None:
+            entry = msgspec.structs.replace(done.entry, element=elements[item])
+            done = Fetched(entry, done.new)
+        outcome.files.append(done)
+        with _part(manifest_file, wait=True):
+            manifest.append(manifest_file, done.entry)
+    _settle(manifest_file, folder, outcome)
     return outcome
 
 
@@ -198,21 +197,46 @@ def verified_as(file: DataObject, content: Content, *, sha256: str, size: int) -
 
 
 @contextmanager
-def _part(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """The file that becomes `target`; locked, so that two programs never write one file."""
+def _part(target: Path, *, wait: bool = False) -> Iterator[tuple[Path, IO[bytes]]]:
+    """The file that becomes `target`; locked, so that two programs never write one file.
+
+    With `wait` another program that has it is waited for.
+    """
     path = target.with_name(f".{target.name}.part")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o666), "r+b") as part:
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise ConflictError(f"{target} is being fetched by another program just now") from exc
+    try:
+        part = _locked(path, wait=wait)
+    except BlockingIOError as exc:
+        raise ConflictError(f"{target} is being fetched by another program just now") from exc
+    with part:
         part.truncate(0)
         try:
             yield path, part
         finally:
-            with suppress(FileNotFoundError):
+            # In its place already, it has another name; what is called so now is another's.
+            if _is_called(part, path):
                 path.unlink()
+
+
+def _locked(path: Path, *, wait: bool) -> IO[bytes]:
+    """The file that is called so once it is locked: who had it before us may have renamed it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        part = os.fdopen(os.open(path, flags, 0o666), "r+b")
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_called(part, path):
+                return part
+        except BaseException:
+            part.close()
+            raise
+        part.close()
+
+
+def _is_called(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _sums(path: Path) -> tuple[str, int]:
@@ -224,15 +248,22 @@ def _sums(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _settle(path: Path, folder: Path, former: Mapping[str, Entry], outcome: Outcome) -> None:
-    """The manifest names what was fetched now, then what former runs left in the folder."""
+def _standing(path: Path) -> dict[str, Entry]:
+    """What the manifest names, by path."""
+    with _part(path, wait=True):
+        return {entry.path: entry for entry in manifest.standing(path)}
+
+
+def _settle(path: Path, folder: Path, outcome: Outcome) -> None:
+    """The manifest names what was fetched now, then what other runs left in the folder."""
     now = {done.entry.path: done.entry for done in outcome.files}
-    kept = [
-        entry
-        for entry in former.values()
-        if entry.path not in now and (folder / entry.path).is_file()
-    ]
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        manifest.write(stream, [*now.values(), *kept])
-    part.replace(path)
+    with _part(path, wait=True) as (part, stream):
+        others = {entry.path: entry for entry in manifest.standing(path)}
+        kept = [
+            entry
+            for entry in others.values()
+            if entry.path not in now and (folder / entry.path).is_file()
+        ]
+        stream.write(manifest.text([*now.values(), *kept]))
+        stream.flush()
+        part.replace(path)

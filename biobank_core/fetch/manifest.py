@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Literal, TextIO
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -41,10 +42,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 _DECODER: Final = msgspec.json.Decoder(Entry)
 
 
-def write(stream: TextIO, entries: Iterable[Entry]) -> None:
-    """Write the entries, one a line."""
-    for entry in entries:
-        stream.write(msgspec.json.encode(entry).decode() + "\n")
+def text(entries: Iterable[Entry]) -> bytes:
+    """The entries, one a line."""
+    return b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add an entry to a manifest, which is made if it is missing."""
+    with path.open("ab") as stream:
+        stream.write(text([entry]))
 
 
 def parse(data: bytes, *, name: str) -> list[Entry]:
@@ -61,7 +67,7 @@ def parse(data: bytes, *, name: str) -> list[Entry]:
 
 
 def standing(path: Path) -> list[Entry]:
-    """The entries of a manifest that a former run left; a half-written line is left out."""
+    """The entries of a manifest that a former run left; a half-written line is cut off."""
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise InputError("is too large for a manifest", file=str(path))
@@ -69,4 +75,7 @@ def standing(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        # Else the next entry would be written to its end.
+        os.truncate(path, len(whole))
     return parse(whole, name=str(path))

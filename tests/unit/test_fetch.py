@@ -6,10 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -464,6 +464,89 @@ def test_two_programs_never_write_one_file(world: World) -> None:
         result = biobank("fetch", "KPN:a", "--to", "out")
     assert result.exit_code == 5
     assert "another program" in result.stderr
+
+
+@pytest.fixture
+def before_lock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], object]]:
+    """What others do, once, just before we lock a file of this name."""
+    others: dict[str, Callable[[], object]] = {}
+    real = fcntl.flock
+
+    def flock(file: IO[bytes], operation: int) -> None:
+        name = Path(f"/proc/self/fd/{file.fileno()}").readlink().name
+        others.pop(name, lambda: None)()
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return others
+
+
+def test_a_file_that_another_program_finished_just_before_we_lock_it_is_not_written(
+    world: World, before_lock: dict[str, Callable[[], object]]
+) -> None:
+    world.data("a", b"one")
+    part, target = Path("out/.a.fna.part"), Path("out/a.fna")
+
+    def finish() -> None:
+        part.write_bytes(b"one")
+        part.replace(target)
+
+    before_lock[part.name] = finish
+    with pytest.raises(UnreachableError):
+        run(world, Breaking(0), "a")
+    assert target.read_bytes() == b"one"
+
+
+def test_what_another_program_begins_when_ours_is_in_place_is_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.data("a", b"one")
+    part = Path("out/.a.fna.part")
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        done = real(self, target)
+        if self == part:
+            part.write_bytes(b"its own")
+        return done
+
+    monkeypatch.setattr(Path, "replace", replace)
+    run(world, Breaking(1), "a")
+    assert part.read_bytes() == b"its own"
+
+
+class Overtaken(Breaking):
+    """While its file comes, another program fetches one into the same folder."""
+
+    def __init__(self, other: Callable[[], object]) -> None:
+        super().__init__(1)
+        self._other = other
+
+    @contextmanager
+    def open(self, file: DataObject) -> Iterator[Content]:
+        self._other()
+        with super().open(file) as content:
+            yield content
+
+
+def test_the_manifest_names_what_two_programs_fetched_at_once(world: World) -> None:
+    world.data("a", b"one", known=False)
+    world.data("b", b"one", known=False)
+    run(world, Overtaken(lambda: run(world, Breaking(1), "b")), "a")
+    assert {entry["vid"] for entry in manifest()} == {vid("a"), vid("b")}
+
+
+def test_two_broken_runs_on_end_leave_a_manifest_that_can_be_read(world: World) -> None:
+    for name in "abc":
+        world.data(name, b"one", known=False)
+    with pytest.raises(UnreachableError):
+        run(world, Breaking(1), "a", "b", "c")
+    path = Path("out/manifest.jsonl")
+    path.write_text(path.read_text() + path.read_text()[:40])
+    with pytest.raises(UnreachableError):
+        run(world, Breaking(2), "a", "b", "c")
+    run(world, Breaking(3), "a", "b", "c")
+    assert len(manifest()) == 3
 
 
 def test_data_are_no_tubes(world: World) -> None:
