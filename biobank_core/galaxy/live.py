@@ -211,21 +211,23 @@ class LiveSource:
                 "q": "history_content_type",
                 "qv": "dataset",
                 "keys": _COPY_KEYS,
-                "order": "update_time-dsc",
+                # Not by update time: a copy that changes while pages are read would move to the
+                # front and be missed, as if it were gone.
+                "order": "create_time-dsc",
                 "limit": PAGE_ROWS,
                 "offset": offset,
             }
             answer = self.client.get(f"histories/{history_id}/contents", asked)
             page = wire.read(answer, list[wire.Dataset], what)
             for row in page:
-                # What changes meanwhile moves to the front, and pushes others to a second page.
+                # What is made meanwhile is at the front, and pushes others to a second page.
                 record = self._copy(row) if row.id not in seen else None
                 if record is not None:
                     yield record
             seen.update(row.id for row in page)
             if len(page) < PAGE_ROWS:
                 return
-            # One row twice: what moved up while pages are read leaves no gap.
+            # One row twice: two of one moment may change places between two pages.
             offset += PAGE_ROWS - 1
 
     def ask_hash(self, hda_id: str) -> None:

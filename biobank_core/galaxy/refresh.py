@@ -209,6 +209,9 @@ class Refresher:
         galaxy = sample.galaxy
         if galaxy is None or galaxy.server != self._server:
             return sample
+        if galaxy.as_of and copies.as_of and copies.as_of < galaxy.as_of:
+            # Another one asked later and saved sooner.
+            return sample
         label = sample.label
         if copies.label is not None and copies.label != label:
             label = label if renamed(sample, self._catalog.history) else copies.label
