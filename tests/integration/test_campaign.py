@@ -13,6 +13,7 @@ from tests.integration.campaign_lab import (
     NEW,
     OLD,
     PROJECT,
+    RUN_TIMEOUT_S,
     STRICT,
     WITHOUT_LOG,
     WITHOUT_PREFIX,
@@ -145,7 +146,7 @@ def test_of_two_runs_at_once_one_does_the_work_and_one_stops_politely(lab: Lab) 
     lab.type_samples({"T1": "A\n", "T2": "C\n", "T3": "G\n"})
     lab.plan("c", *to(NEW))
     processes = [lab.start("reanalyse", "run", "c", "--jobs", "1") for _ in range(2)]
-    answers = [process.communicate(timeout=240) for process in processes]
+    answers = [process.communicate(timeout=RUN_TIMEOUT_S) for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 5], answers
     loser = answers[[process.returncode for process in processes].index(5)]
     assert "another run of the campaign 'c' is at work" in loser[1]
@@ -179,7 +180,7 @@ def test_runs_on_several_machines_are_decided_by_the_versions_in_the_catalog(lab
                 text=True,
             )
         )
-    answers = [process.communicate(timeout=240) for process in processes]
+    answers = [process.communicate(timeout=RUN_TIMEOUT_S) for process in processes]
     codes = [process.returncode for process in processes]
     assert set(codes) <= {0, 5}, answers
     assert 5 in codes

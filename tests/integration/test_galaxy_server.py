@@ -24,6 +24,9 @@ from tests.servers.processes import (
     pid_is_alive,
 )
 
+# Of a small program, on a machine that is busy with four pytest workers.
+_START_TIMEOUT_S = 120
+
 SHA256_OF_HELLO = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
 
@@ -231,16 +234,16 @@ def test_a_failing_tool_fails_with_its_message(galaxy_user: GalaxyUser, history_
 
 
 def test_a_failed_element_pauses_what_depends_on_it(
-    galaxy_user: GalaxyUser, history_id: str
+    galaxy_user: GalaxyUser, history_id: str, tmp_path: Path
 ) -> None:
-    dataset_id = galaxy_user.upload(history_id, "FAIL\n")
     # Galaxy refuses an input that has failed already, so the second job comes while it runs.
-    failing = galaxy_user.run(
-        history_id, "fail_if_asked", {"input": hda(dataset_id), "delay": 3}, expect=None
-    )
+    hold = tmp_path / "hold"
+    hold.touch()
+    failing = galaxy_user.run(history_id, "failing", {"hold": str(hold)}, expect=None)
     depending = galaxy_user.run(
         history_id, "one_to_one", {"input": hda(failing.outputs["output"])}, expect=None
     )
+    hold.unlink()
 
     galaxy_user.wait_for_jobs(failing.job_ids, expect="error")
     galaxy_user.wait_for_jobs(depending.job_ids, expect="paused")
@@ -328,7 +331,7 @@ def test_stop_ends_a_process_that_ignores_sigterm_and_what_it_left_in_other_sess
 ) -> None:
     process = _stubborn(tmp_path)
     process.start()
-    process.wait_until(lambda: _has_started(tmp_path), timeout_s=10)
+    process.wait_until(lambda: _has_started(tmp_path), timeout_s=_START_TIMEOUT_S)
     pids = process.process_ids()
     assert len(pids) == 3
 
@@ -345,7 +348,7 @@ def test_nothing_outlives_an_owner_that_ends_in_any_way(
         "import time; from pathlib import Path\n"
         "from tests.integration.test_galaxy_server import _stubborn, _has_started\n"
         f"folder = Path({str(tmp_path)!r}); process = _stubborn(folder); process.start()\n"
-        "process.wait_until(lambda: _has_started(folder), timeout_s=10)\n"
+        f"process.wait_until(lambda: _has_started(folder), timeout_s={_START_TIMEOUT_S})\n"
         "print(*process.process_ids(), flush=True); time.sleep(1000)\n"
     )
     with subprocess.Popen(
@@ -356,7 +359,7 @@ def test_nothing_outlives_an_owner_that_ends_in_any_way(
         assert len(pids) == 3
         owner.send_signal(end)
 
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + _START_TIMEOUT_S
     while any(pid_is_alive(pid) for pid in pids) and time.monotonic() < give_up_at:
         time.sleep(0.05)
     assert not [pid for pid in pids if pid_is_alive(pid)]
@@ -372,7 +375,7 @@ def test_a_process_that_ends_early_is_reported_with_the_end_of_its_log(tmp_path:
     )
     process.start()
     with pytest.raises(ServerError, match=r"(?s)early ended before it was ready.*it hurts"):
-        process.wait_until(lambda: False, timeout_s=10)
+        process.wait_until(lambda: False, timeout_s=_START_TIMEOUT_S)
     process.stop()
 
 

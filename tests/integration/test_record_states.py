@@ -26,15 +26,20 @@ def lab(
 
 
 def test_failed_and_cancelled_jobs_are_actions_and_a_paused_one_waits_until_it_ends(
-    lab: Lab,
+    lab: Lab, tmp_path: Path
 ) -> None:
     data = lab.user.upload(lab.history, "one\n")
-    failing = lab.user.run(lab.history, "failing", {"input": hda(data)}, expect=None)
+    hold = tmp_path / "hold"
+    hold.touch()
+    failing = lab.user.run(
+        lab.history, "failing", {"input": hda(data), "hold": str(hold)}, expect=None
+    )
     # Submitted before its input fails, so that Galaxy pauses it.
     paused = lab.user.run(
         lab.history, "one_to_one", {"input": hda(failing.outputs["output"])}, expect=None
     )
     slow = lab.user.run(lab.history, "slow_sleep", {"seconds": "300"}, expect=None)
+    hold.unlink()
     lab.user.wait_for_jobs(failing.job_ids, expect="error")
     lab.user.wait_for_jobs(paused.job_ids, expect="paused")
     summary = lab.record()

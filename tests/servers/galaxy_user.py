@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 FINAL_STATES = frozenset({"ok", "error", "deleted", "stopped", "skipped", "paused"})
 _POLL_S = 0.2
-_TIMEOUT_S = 120.0
+# Of one job, on a machine that is busy with four pytest workers and the start of another Galaxy.
+_TIMEOUT_S = 400.0
 
 
 class JobFailed(AssertionError):

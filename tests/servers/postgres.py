@@ -22,7 +22,7 @@ from tests.servers.processes import (
 
 _INSTALLATIONS = Path("/usr/lib/postgresql")
 _ACCOUNT = "postgres"  # the server refuses to run as root; Debian's package made this account
-_READY_TIMEOUT_S = 60.0
+_READY_TIMEOUT_S = 300.0
 
 
 def binaries() -> Path:

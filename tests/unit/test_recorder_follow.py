@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from biobank_core.catalog.sqlite import SqliteCatalog
 from biobank_core.errors import NotPermittedError, UnreachableError
-from biobank_core.galaxy import follow, recorder
+from biobank_core.galaxy import events, follow, recorder
 from biobank_core.galaxy.client import GalaxyClient
 from biobank_core.galaxy.events import Doorbell
 from biobank_core.galaxy.follow import Follower, OddJobs
@@ -87,37 +88,53 @@ def test_a_key_that_is_refused_ends_it() -> None:
         Rounds(Summary(), NotPermittedError("the key"), Summary()).follow()
 
 
-def test_an_event_makes_the_next_round_come_at_once_and_many_are_one() -> None:
-    looked = threading.Event()
-    times: list[float] = []
+class Bell:
+    """Rings at these times; the time goes on only while somebody waits for it."""
 
-    def do_round(_stopped: Callable[[], bool], _not_now: frozenset[str]) -> Summary:
-        times.append(time.monotonic())
-        looked.set()
-        return Summary()
+    def __init__(self, *rings_s: float) -> None:
+        self.now_s = 0.0
+        self.rings_s = sorted(rings_s)
 
-    follower = Follower(do_round, interval_s=60, shortest_s=0.2)
-    thread = threading.Thread(target=follower.run)
-    thread.start()
-    assert looked.wait(5)
-    for _ in range(500):
-        follower.wake()
-    rung = time.monotonic()
-    while len(times) < 2 and time.monotonic() < rung + 5:
-        time.sleep(0.01)
-    follower.stop()
-    thread.join(5)
-    assert not thread.is_alive()
-    assert len(times) <= 3
-    assert 0.15 < times[1] - times[0] < 2
+    def get(self, timeout: float = 0.0) -> None:
+        until_s = self.now_s + timeout
+        if not self.rings_s or self.rings_s[0] > until_s:
+            self.now_s = until_s
+            raise queue.Empty
+        self.now_s = max(self.now_s, self.rings_s.pop(0))
+
+    def empty(self) -> bool:
+        return not self.rings_s or self.rings_s[0] > self.now_s
+
+
+@pytest.mark.parametrize(
+    ("rings_s", "rang", "after_s"),
+    [
+        ((), False, 60),
+        ((30,), True, 30),
+        ([0.05] * 500, True, 2),
+        ((0, 0.5, 1.9, 2, 2.1), True, 2),
+    ],
+)
+def test_an_event_makes_the_next_round_come_at_once_and_many_are_one(
+    monkeypatch: pytest.MonkeyPatch, rings_s: Sequence[float], rang: bool, after_s: float
+) -> None:
+    follower = Follower(lambda _stopped, _not_now: Summary(), interval_s=60, shortest_s=2)
+    follower._bell = bell = Bell(*rings_s)  # type: ignore[assignment]
+    monkeypatch.setattr(follow.time, "monotonic", lambda: bell.now_s)
+    assert (follower._rest(60), bell.now_s) == (rang, after_s)
+    assert bell.empty()
+
+
+def test_an_event_of_another_thread_ends_the_wait() -> None:
+    follower = Follower(lambda _stopped, _not_now: Summary(), interval_s=3600, shortest_s=0.01)
+    threading.Timer(0.1, follower.wake).start()
+    assert follower._rest(3600)
 
 
 def test_it_stops_while_it_waits() -> None:
     follower = Follower(lambda _stopped, _not_now: Summary(), interval_s=3600, shortest_s=3600)
-    threading.Timer(0.2, follower.stop).start()
-    begin = time.monotonic()
-    follower.run()
-    assert time.monotonic() - begin < 5
+    threading.Timer(0.1, follower.stop).start()
+    assert follower.run().rounds == 1
 
 
 def test_an_odd_job_is_said_once_and_left_alone_for_longer_and_longer(
@@ -266,7 +283,9 @@ def test_a_galaxy_without_events_is_asked_by_the_clock(catalog: SqliteCatalog) -
     assert catalog.count()["Action"] == 2
 
 
-def test_the_doorbell_rings_for_a_change_and_not_for_a_comment(server: Server) -> None:
+def test_the_doorbell_rings_for_a_change_and_not_for_a_comment(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = ": keep\n\nevent: notification_status\ndata: x\n\nevent: history_update\ndata: {}\n\n"
     server.answers["/api/events/stream"] = lambda _query: (
         200,
@@ -274,9 +293,11 @@ def test_the_doorbell_rings_for_a_change_and_not_for_a_comment(server: Server) -
         {"content-type": "text/event-stream; charset=utf-8"},
     )
     rung = threading.Semaphore(0)
+    # It does not connect once more while we listen.
+    monkeypatch.setattr(events, "_FIRST_BACK_OFF_S", 3600.0)
     bell = Doorbell(GalaxyClient.connect(server.url, KEY), lambda: rung.release() or None)
     bell.start()
-    assert rung.acquire(timeout=5)
+    assert rung.acquire(timeout=120)
     assert not rung.acquire(timeout=0.3)
     bell.stop()
 
@@ -290,6 +311,6 @@ def test_the_doorbell_gives_up_where_there_are_no_events(
     server.answers["/api/events/stream"] = lambda _query: (status, "<html>", headers)
     bell = Doorbell(GalaxyClient.connect(server.url, KEY), lambda: pytest.fail("rang"))
     bell.start()
-    bell._thread.join(5)
+    bell._thread.join(120)
     assert not bell._thread.is_alive()
     assert [path for path, _ in server.asked].count("/api/events/stream") == 1

@@ -169,7 +169,7 @@ def test_processes_may_make_and_write_one_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(make_and_add, str(path), n) for n in range(4)]:
-            future.result(timeout=60)
+            future.result(timeout=240)
     assert len(numbers(SqliteFile(path, create=False))) == 80
 
 

@@ -60,7 +60,7 @@ def test_it_records_until_it_is_told_to_stop(tmp_path: Path) -> None:
         _until(lambda: recorder._follower.done.recorded == 2)
         assert part.sign().trouble is None
         recorder._stopping.set()
-        thread.join(10)
+        thread.join(120)
     assert not thread.is_alive()
     assert actions(tmp_path) == 2
 
@@ -89,7 +89,7 @@ def test_a_galaxy_and_a_catalog_that_are_away_are_waited_for(
         _until(lambda: recorder._follower.done.recorded == 1)
         assert part.sign().trouble is None
         recorder._stopping.set()
-        thread.join(10)
+        thread.join(120)
     assert not thread.is_alive()
     with pytest.raises(ConfigurationError):
         opened[0].count()
@@ -117,7 +117,7 @@ def test_settings_and_rules_that_can_not_be_used_are_refused_at_once(tmp_path: P
         part_of(tmp_path, "http://g", rules_file=str(tmp_path / "rules.yml"))
 
 
-def _until(done: Callable[[], bool], timeout_s: float = 20) -> None:
+def _until(done: Callable[[], bool], timeout_s: float = 120) -> None:
     give_up_at = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < give_up_at
