@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +42,7 @@ def command(ctx: click.Context, *, folder: str, studies: tuple[str, ...], catalo
     these tables; a study that is not in them is typed into the form. Reload the tables in Galaxy
     afterwards (Admin > Data Tables).
     """
-    from biobank_core.galaxy.tool_data import table_rows, table_text  # noqa: PLC0415
+    from biobank_core.galaxy.tool_data import table_rows  # noqa: PLC0415
 
     if not _ID.match(catalog_id):
         raise click.BadParameter(
@@ -46,12 +50,34 @@ def command(ctx: click.Context, *, folder: str, studies: tuple[str, ...], catalo
         )
     with stores_of(ctx, write=False) as stores:
         tables = table_rows(stores.catalog, studies, catalog_id=catalog_id)
+    write(Path(folder), tables, catalog_id)
     for name, rows in tables.items():
-        path = Path(folder) / name
-        others = _others(path, catalog_id)
-        with open_output(str(path)) as stream:
-            stream.write(table_text(name, [*others, *rows]))
-        click.echo(f"{path}\t{len(rows)}")
+        click.echo(f"{Path(folder) / name}\t{len(rows)}")
+
+
+def write(folder: Path, tables: Mapping[str, Sequence[Sequence[str]]], catalog_id: str) -> None:
+    """Put these rows by file name into the tables in place of those that the catalog has there."""
+    from biobank_core.galaxy.tool_data import table_text  # noqa: PLC0415
+
+    with _alone(folder):
+        for name, rows in tables.items():
+            path = folder / name
+            others = _others(path, catalog_id)
+            with open_output(str(path)) as stream:
+                stream.write(table_text(name, [*others, *rows]))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Runs for other catalogs wait: each reads the tables and writes them anew."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems lock no folder.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _others(path: Path, catalog_id: str) -> list[list[str]]:

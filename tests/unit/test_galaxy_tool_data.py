@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 import venv
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from click.testing import CliRunner, Result
 
-from biobank_core.cli import cli
+from biobank_core.cli import cli, galaxy_tables
+from biobank_core.cli.common import open_output
 from biobank_core.errors import ConfigurationError
 from biobank_core.galaxy import tool_data
 from tests.unit.selection_world import World
@@ -64,6 +69,41 @@ def test_rows_of_another_catalog_stay_and_those_that_are_published_no_more_go(
     assert len(lines("biobank_studies.loc")) == 3
     assert biobank("galaxy-tables", ".", "--catalog-id", "lab").exit_code == 0
     assert lines("biobank_studies.loc")[1:] == [other]
+
+
+def test_two_catalogs_that_write_the_tables_at_once_keep_each_others_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(catalog: str) -> None:
+        galaxy_tables.write(tmp_path, {tool_data.STUDIES: [("V0", catalog, catalog)]}, catalog)
+
+    others, lock = galaxy_tables._others, fcntl.flock
+    second = threading.Thread(target=write, args=("second",))
+    came_far = threading.Event()
+
+    def read(path: Path, catalog: str) -> list[list[str]]:
+        rows = others(path, catalog)
+        if catalog == "first":
+            second.start()
+            came_far.wait()
+        return rows
+
+    def flock(handle: int, operation: int) -> None:
+        if threading.current_thread() is second:
+            came_far.set()
+        lock(handle, operation)
+
+    def output(path: str) -> AbstractContextManager[TextIO]:
+        if threading.current_thread() is second:
+            came_far.set()
+        return open_output(path)
+
+    monkeypatch.setattr(galaxy_tables, "_others", read)
+    monkeypatch.setattr(galaxy_tables, "open_output", output)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write("first")
+    second.join()
+    assert {line.split("\t")[2] for line in lines(tool_data.STUDIES)[1:]} == {"first", "second"}
 
 
 def test_an_unknown_study_or_an_odd_id_writes_nothing(tmp_path: Path) -> None:
