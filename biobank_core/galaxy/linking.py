@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from biobank_core.catalog.port import Catalog, Save
-from biobank_core.errors import InputError
+from biobank_core.errors import InputError, StaleVersionError
 from biobank_core.galaxy import identity
 from biobank_core.model.kinds import (
     Action,
@@ -23,6 +23,7 @@ SAMPLE_ROLE: Final = "sample"
 DATA_ROLE: Final = "data"
 
 _PAGE: Final = 500
+_TRIES: Final = 8
 
 
 def link_action(
@@ -74,9 +75,6 @@ def link(
             raise InputError(
                 f"{vid} is a {kind or 'thing unknown'}, not one of {', '.join(kinds)}", field=what
             )
-    known = catalog.get([identity.link_vid(sample, data)]).get(identity.link_vid(sample, data))
-    if known is not None and isinstance(known.object, Action):
-        return known.object, False
     action = link_action(
         data=data,
         sample=sample,
@@ -85,9 +83,20 @@ def link(
         category=category,
         operator=by,
     )
-    # A link that was deleted may be made again.
-    catalog.commit([Save(object=action, based_on=known.version if known else 0)], by=by)
-    return action, True
+    for attempt in range(_TRIES):
+        known = catalog.get([action.vid]).get(action.vid)
+        if known is not None and isinstance(known.object, Action):
+            return known.object, False
+        try:
+            # A link that was deleted may be made again.
+            catalog.commit([Save(object=action, based_on=known.version if known else 0)], by=by)
+        except StaleVersionError:
+            # Somebody made it in between: look again.
+            if attempt == _TRIES - 1:
+                raise
+        else:
+            return action, True
+    raise AssertionError("unreachable")
 
 
 def unlinked(catalog: Catalog, *, study: str | None = None) -> Iterator[DataSample]:

@@ -26,7 +26,7 @@ from biobank_core.register.references import References
 from biobank_core.register.rows import Draft
 from biobank_core.register.saving import naming_lines, save
 from biobank_core.register.standing import RowConflictError, Standing, compare, same_action
-from biobank_core.register.tables import read_table
+from biobank_core.register.tables import Table, read_table
 
 # A file of another program can be wrong in every row; nobody reads more than this.
 MAX_REPORTED: Final = 50
@@ -67,16 +67,18 @@ def register(
     action). Raises InputError or ConflictError (all rows contradict only what stands) that lists
     up to MAX_REPORTED wrong rows, NotFoundError for an unknown study.
     """
+    # Once: a pipe holds nothing for a second look.
+    table = read_table(file, mapping=mapping)
     for _ in range(_TRIES - 1):
         head = catalog.head()
-        registration = _Registration(catalog, file=file, kind=kind, study=study, mapping=mapping)
+        registration = _Registration(catalog, table, kind=kind, study=study)
         try:
             return registration.run(by=by, dry_run=dry_run, on_problem=on_problem)
         except (StaleVersionError, DuplicateError):
             # Did somebody write between our reading and our writing? Then we look again.
             if catalog.head() == head:
                 raise
-    last = _Registration(catalog, file=file, kind=kind, study=study, mapping=mapping)
+    last = _Registration(catalog, table, kind=kind, study=study)
     return last.run(by=by, dry_run=dry_run, on_problem=on_problem)
 
 
@@ -84,17 +86,16 @@ class _Registration:
     def __init__(
         self,
         catalog: Catalog,
+        table: Table,
         *,
-        file: str,
         kind: str,
         study: str | None,
-        mapping: Mapping[str, str] | None,
     ) -> None:
         self._catalog = catalog
         self._kind = kind
         self._columns = _rows.columns_of(_rows.registrable(kind))
-        self._table = read_table(file, mapping=mapping)
-        _rows.check_header(self._table.columns, self._columns, file=file, kind=kind)
+        self._table = table
+        _rows.check_header(table.columns, self._columns, file=table.file, kind=kind)
         self._references = References(catalog)
         # A study or a device belongs to none; a study given with them is not even looked up.
         needed = study is not None and "study" in self._columns.references

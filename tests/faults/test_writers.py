@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,11 @@ def test_a_registration_that_another_overtakes_finds_the_rows_there(
         real(self, drafts)
 
     monkeypatch.setattr(service._Registration, "_refuse_cycles", refuse_cycles)
+    # What comes through a pipe can be read only once.
+    reading, writing = os.pipe()
+    os.write(writing, Path(file).read_bytes())
+    os.close(writing)
     with open_catalog(url, create=True) as catalog:
-        [row] = register(catalog, file=file, kind="Study", by="test")
+        [row] = register(catalog, file=f"/dev/fd/{reading}", kind="Study", by="test")
+    os.close(reading)
     assert (row.vid, row.new) == (overtaken[1], False)

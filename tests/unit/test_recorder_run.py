@@ -358,6 +358,25 @@ def test_a_link_of_a_person_is_never_added_to(
     assert list(unlinked(catalog)) == []
 
 
+def test_a_link_that_another_makes_at_once_is_one(
+    catalog: SqliteCatalog, galaxy: ScriptedGalaxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(catalog, "KPN")
+    tube = tube_of(catalog, study, "T1")
+    galaxy.add("up", 0, tool_id="upload1", outputs=(end("o", 1),))
+    run(catalog, galaxy, study=study)
+    real = SqliteCatalog.commit
+
+    def overtaken(self: SqliteCatalog, changes: Sequence[Change], *, by: str) -> Receipt:
+        monkeypatch.setattr(SqliteCatalog, "commit", real)
+        link(catalog, data=vid(1), sample=tube, by="bob")
+        return real(self, changes, by=by)
+
+    monkeypatch.setattr(SqliteCatalog, "commit", overtaken)
+    made, new = link(catalog, data=vid(1), sample=tube, by="ada")
+    assert (made.operator, new) == ("bob", False)
+
+
 def test_rules_give_study_category_and_kind_and_leave_out(
     catalog: SqliteCatalog, galaxy: ScriptedGalaxy
 ) -> None:
