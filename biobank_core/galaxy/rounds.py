@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -28,6 +28,9 @@ _LOOK_BACK_S: Final = 3600.0
 # Between two lists of all jobs that have not ended; a large server has thousands.
 _ASK_WAITING_S: Final = 60.0
 _SAY_EVERY_S: Final = 30.0
+# A busy Galaxy computes a hash long after the job. Between the looks for one the time doubles.
+_FIRST_DELAY_OF_HASHES_S: Final = 60.0
+_LONGEST_DELAY_OF_HASHES_S: Final = 3600.0
 # Jobs that end meanwhile wait until these are done.
 _HASHES_A_ROUND: Final = 16
 
@@ -60,8 +63,9 @@ class LiveRounds:
     ring: Callable[[], None] = lambda: None
     _client: GalaxyClient | None = None
     _doorbell: Doorbell | None = field(default=None, repr=False)
-    # Data whose hash was not there when they were recorded: Galaxy computes it after the job.
-    _late: set[str] = field(default_factory=set)
+    # Data whose hash was not there when they were recorded: Galaxy computes it after the job, or
+    # never. By VID: when to look for it, and how much later once more (monotonic s, s).
+    _late: dict[str, tuple[float, float]] = field(default_factory=dict)
     _look_back_at: float = 0.0
     _ask_waiting_at: float = 0.0
     # Jobs of the last look that the rules leave out; the next one shows many of them again.
@@ -91,21 +95,33 @@ class LiveRounds:
         if ask_waiting:
             self._ask_waiting_at = time.monotonic() + _ASK_WAITING_S
         self._unwanted = recorder.unwanted
-        summary = recorder.run(todo, _Said(len(todo)), stopped=stopped)
-        self._late |= summary.without_hash
-        return summary
+        try:
+            return recorder.run(todo, _Said(len(todo)), stopped=stopped)
+        finally:
+            # Also of a round that breaks off: what it saved is not asked for again.
+            self._look_for(recorder.summary.without_hash)
+
+    def _look_for(self, data: Iterable[str]) -> None:
+        """Look for the hashes of these in the next round."""
+        self._late |= dict.fromkeys(data, (time.monotonic(), _FIRST_DELAY_OF_HASHES_S))
 
     def _hash(self, source: LiveSource, stopped: Callable[[], bool]) -> None:
-        """Look once more for the hashes of what came last; have a few of the missing computed."""
+        """Look for the hashes of what came last; have a few of the missing computed."""
         refresher = Refresher(self.catalog, source, server=self.server, by=self.by)
         if self.hashes is Hashes.COMPUTE and self._to_compute is None:
-            self._late |= set(refresher.without_hash(self.max_bytes))
+            self._look_for(refresher.without_hash(self.max_bytes))
             self._to_compute = {}
         missing: dict[str, Copies] = {}
-        if self._late:
-            _, missing = look_for_hashes(refresher, self._late)
-            self._late.clear()
+        now_s = time.monotonic()
+        due = {vid: delay_s for vid, (due_s, delay_s) in self._late.items() if due_s <= now_s}
+        if due:
+            _, missing = look_for_hashes(refresher, due)
+            for vid in due:
+                del self._late[vid]
         if self._to_compute is None:
+            for vid in missing:
+                if due[vid] <= _LONGEST_DELAY_OF_HASHES_S:
+                    self._late[vid] = (now_s + due[vid], due[vid] * 2)
             return
         self._to_compute |= {v: c for v, c in missing.items() if is_computable(c, self.max_bytes)}
         now = dict(islice(self._to_compute.items(), _HASHES_A_ROUND))

@@ -11,13 +11,16 @@ from msgspec.structs import replace
 
 from biobank_core.catalog.sqlite import SqliteCatalog
 from biobank_core.errors import UnreachableError
-from biobank_core.galaxy import hashing, identity
+from biobank_core.galaxy import hashing, identity, recorder
+from biobank_core.galaxy import rounds as rounds_of
 from biobank_core.galaxy.again import compute_hashes
 from biobank_core.galaxy.client import GalaxyFaultError
 from biobank_core.galaxy.hashing import Hashed
-from biobank_core.galaxy.recorder import record
-from biobank_core.galaxy.records import DatasetRecord
+from biobank_core.galaxy.recorder import Scope, record
+from biobank_core.galaxy.records import DatasetRecord, JobRecord
 from biobank_core.galaxy.refresh import Refresher
+from biobank_core.galaxy.rounds import LiveRounds
+from biobank_core.galaxy.rules import Rules, ToolRule
 from biobank_core.model.kinds import DataObject
 from tests.unit.recorder_lab import catalog
 from tests.unit.scripted_galaxy import ScriptedGalaxy, dataset_uuid, end
@@ -132,6 +135,70 @@ def test_a_galaxy_that_goes_away_keeps_what_was_computed(
     assert hashed(catalog) == {1, 2}
     galaxy.what_happens = lambda _hda_id: None
     assert compute(catalog, galaxy).computed == 1
+
+
+@pytest.fixture
+def rounds(
+    catalog: SqliteCatalog, galaxy: HashingGalaxy, monkeypatch: pytest.MonkeyPatch
+) -> LiveRounds:
+    """Rounds of this Galaxy, with the jobs of SIZES to be recorded anew."""
+    monkeypatch.setattr(rounds_of, "LiveSource", lambda _client, **_options: galaxy)
+    return LiveRounds(
+        catalog=catalog,
+        connect=lambda: pytest.fail("connected"),
+        server="g",
+        scope=Scope(),
+        # Another rule, another cursor: the first round sees all jobs.
+        rules=Rules(tools=(ToolRule(tool="x", category=None),)),
+        study=None,
+        by="test",
+        _client=galaxy,  # type: ignore[arg-type]
+    )
+
+
+def test_a_hash_that_galaxy_takes_minutes_for_is_looked_for_again_and_not_for_ever(
+    catalog: SqliteCatalog,
+    galaxy: HashingGalaxy,
+    rounds: LiveRounds,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(rounds_of.time, "monotonic", lambda: now_s)
+    looks = []
+    for _ in range(200):
+        galaxy.asked.clear()
+        rounds(lambda: False, frozenset())
+        looks.append("contents h1" in galaxy.asked)
+        now_s += 60
+        if now_s == 300:
+            galaxy.computed |= {"hda1", "hda2", "hda3"}
+    assert hashed(catalog) == {1, 2, 3}
+    # The fourth never gets one.
+    assert 4 < sum(looks) < 12
+    assert not any(looks[100:])
+
+
+def test_a_round_that_breaks_off_forgets_no_hash_that_was_not_there_yet(
+    catalog: SqliteCatalog,
+    galaxy: HashingGalaxy,
+    rounds: LiveRounds,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "JOBS_A_UNIT", 1)
+    real = HashingGalaxy.job
+
+    def away(self: HashingGalaxy, job_id: str) -> JobRecord:
+        if job_id == "j2":
+            raise UnreachableError("no Galaxy answers")
+        return real(self, job_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HashingGalaxy, "job", away)
+        with pytest.raises(UnreachableError):
+            rounds(lambda: False, frozenset())
+    galaxy.computed.add("hda1")
+    rounds(lambda: False, frozenset())
+    assert hashed(catalog) == {1}
 
 
 def test_an_answer_about_other_data_is_not_believed(
