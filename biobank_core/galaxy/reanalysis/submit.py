@@ -35,7 +35,7 @@ from biobank_core.galaxy.reanalysis.server import CampaignServer, NewCollection,
 from biobank_core.model.kinds import CampaignItem, ItemState
 
 # Between closing a history and looking into it again: what Galaxy had let in just before has to
-# become visible. Its own answer to an invocation took 0.1 s.
+# become visible. Its own answer to an invocation took 0.1 s. At least: see `_fence_s`.
 _FENCE_S: Final = 2.0
 _ATTEMPTS: Final = 3
 # Galaxy cuts names at 255 characters.
@@ -60,6 +60,8 @@ class Submitter:
         self._locator = locator
         self._use_cache = use_cache
         self._copy_id: str | None = None
+        # As long as we waited for an answer in vain: Galaxy may be at work on the request still.
+        self._fence_s = _FENCE_S
 
     def workflow_copy(self) -> str:
         """The id of the campaign's own copy of the workflow, imported when it is not there."""
@@ -93,6 +95,7 @@ class Submitter:
                 msgspec.structs.replace(item, history_id=self._history_for(item))
             )
             assert item.history_id is not None
+            begun_s = time.monotonic()
             try:
                 invocation = self._server.invoke(
                     self.workflow_copy(),
@@ -103,7 +106,8 @@ class Submitter:
                 )
             except (InputError, NotFoundError, NotPermittedError, UnreachableError) as exc:
                 if is_lost(exc):
-                    time.sleep(_FENCE_S)
+                    self._fence_s = max(self._fence_s, time.monotonic() - begun_s)
+                    time.sleep(self._fence_s)
                     continue
                 return self._refused(item, exc)
             return self._running(item, invocation)
@@ -132,11 +136,14 @@ class Submitter:
         """The invocation of a history; None means that there is none and never will be."""
         there = self._server.invocations(history)
         if there:
+            # A run that was killed may have closed it just before the invocation was there.
+            with contextlib.suppress(InputError, NotPermittedError, NotFoundError):
+                self._server.reopen_history(history)
             return there[0]
         # Refused: it is closed, purged or gone already, and nothing can be invoked there.
         with contextlib.suppress(InputError, NotPermittedError, NotFoundError):
             self._server.close_history(history)
-        time.sleep(_FENCE_S)
+        time.sleep(self._fence_s)
         there = self._server.invocations(history)
         if there:
             self._server.reopen_history(history)
