@@ -60,6 +60,17 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   exit 2
 fi
 
+# pip does not mend a download that breaks off.
+pip() {
+  local try
+  for try in 1 2 3; do
+    if .venv/bin/python -m pip --disable-pip-version-check "$@" >&2; then return 0; fi
+    say "pip failed (try $try of 3)"
+    sleep 5
+  done
+  return 1
+}
+
 # Two runs in one checkout must not build the same environment at once.
 exec 9<scripts/setup.sh
 flock 9
@@ -70,7 +81,7 @@ if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
   say "Installing the project into .venv"
   rm -f "$stamp"
   [[ -x .venv/bin/python ]] && .venv/bin/python -c 'import pip' || "$python" -m venv --clear .venv
-  .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev,neo4j,sync]' >&2
+  pip install --editable '.[dev,neo4j,sync]'
   printf '%s\n' "$wanted" >"$stamp"
 fi
 
@@ -78,8 +89,7 @@ stamp=.venv/.omero
 if [[ $goal == test || $goal == demo-omero ]] && [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
   rm -f "$stamp"
   wheels=$(.venv/bin/python -m scripts.zeroc_ice_wheel)
-  .venv/bin/python -m pip install --disable-pip-version-check --find-links "$wheels" \
-    --editable '.[omero,omero-test]' >&2
+  pip install --find-links "$wheels" --editable '.[omero,omero-test]'
   printf '%s\n' "$wanted" >"$stamp"
 fi
 

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tests.servers.cache import cache_folder, exclusive
+from tests.servers.cache import cache_folder, exclusive, run_pip
 
 _VERSION = "3.6.5"
 _SETUPTOOLS = "setuptools<75"  # newer ones no longer read this setup.py
@@ -97,22 +97,14 @@ def _build(folder: Path) -> None:
 def _build_environment(work: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(work / "venv")], check=True)
     python = work / "venv" / "bin" / "python"
-    install = ["-m", "pip", "--disable-pip-version-check", "install", _SETUPTOOLS, "wheel"]
-    subprocess.run([python, *install], stdout=sys.stderr, check=True)
+    run_pip(python, "install", _SETUPTOOLS, "wheel")
     return python
 
 
 def _sources(work: Path, python: Path) -> Path:
     """Download, unpack and mend the sources."""
-    what = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
-    subprocess.run(
-        [
-            *(python, "-m", "pip", "--disable-pip-version-check", "download"),
-            *(*what, "--dest", str(work), f"zeroc-ice=={_VERSION}"),
-        ],
-        stdout=sys.stderr,
-        check=True,
-    )
+    what = ("--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--dest", work)
+    run_pip(python, "download", *what, f"zeroc-ice=={_VERSION}")
     (archive,) = work.glob("zeroc*ice-*.tar.gz")
     with tarfile.open(archive) as opened:
         opened.extractall(work / "sources", filter="data")

@@ -9,10 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _DONE = ".biobank-complete"
+_TRIES = 3
+_PAUSE_S = 5.0
 
 
 def cache_folder() -> Path:
@@ -49,10 +52,21 @@ def virtual_environment(name: str, requirements: Path) -> Path:
         print(f"Installing {name} into {folder}", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted installation left
         _run([sys.executable, "-m", "venv", str(folder)])
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-        _run([*pip, "install", "--no-deps", "--no-compile", "-r", str(requirements)])
+        python = folder / "bin" / "python"
+        run_pip(python, "install", "--no-deps", "--no-compile", "-r", requirements)
         (folder / _DONE).touch()
     return folder
+
+
+def run_pip(python: Path, *arguments: str | Path) -> None:
+    """Run this Python's pip, again where it fails: it does not mend a download that breaks off."""
+    argv = [str(python), "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return _run(argv)
+        print("pip failed; it is tried again", file=sys.stderr, flush=True)
+        time.sleep(_PAUSE_S)
+    return _run(argv)
 
 
 def _run(argv: list[str]) -> None:
