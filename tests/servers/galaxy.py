@@ -51,7 +51,7 @@ _WEB_READY_TIMEOUT_S = 600.0
 _CELERY_READY_TIMEOUT_S = 300.0
 _TOOLBOX_TIMEOUT_S = 300.0
 _WARM_UP_TIMEOUT_S = 400.0
-_REQUEST_TIMEOUT_S = 5.0
+_REQUEST_TIMEOUT_S = 60.0
 _DATABASE = "galaxy"
 _ADDRESS = "server.json"  # in the server's folder, for `attach`
 

@@ -35,8 +35,10 @@ from biobank_core.galaxy.reanalysis.server import CampaignServer, NewCollection,
 from biobank_core.model.kinds import CampaignItem, ItemState
 
 # Between closing a history and looking into it again: what Galaxy had let in just before has to
-# become visible. Its own answer to an invocation took 0.1 s. At least: see `_fence_s`.
+# become visible. Its own answer to an invocation took 0.1 s, to closing a history half of that:
+# one that takes longer is busy, and gets as much more time. At least: see `_fence_s`.
 _FENCE_S: Final = 2.0
+_FENCE_BY_CLOSING: Final = 40
 _ATTEMPTS: Final = 3
 # Galaxy cuts names at 255 characters.
 _MAX_NAME_CHARS: Final = 200
@@ -141,9 +143,10 @@ class Submitter:
                 self._server.reopen_history(history)
             return there[0]
         # Refused: it is closed, purged or gone already, and nothing can be invoked there.
+        begun_s = time.monotonic()
         with contextlib.suppress(InputError, NotPermittedError, NotFoundError):
             self._server.close_history(history)
-        time.sleep(self._fence_s)
+        time.sleep(max(self._fence_s, _FENCE_BY_CLOSING * (time.monotonic() - begun_s)))
         there = self._server.invocations(history)
         if there:
             self._server.reopen_history(history)
