@@ -239,10 +239,15 @@ def ends(row: Row) -> tuple[str, ...]:
     return (row.source, row.target) if isinstance(row, Edge) else ()
 
 
-def device_of(row: Row) -> str | None:
-    """The device whose label and release the row shows, if any."""
+def named(row: Row) -> set[str]:
+    """The nodes that must be known for the row to show, and the device whose label it shows."""
+    found = set(ends(row))
+    if isinstance(row, Made | Use):
+        found.add(row.node)
     maker = getattr(row, "maker", None)
-    return maker.device if isinstance(maker, Maker) else None
+    if isinstance(maker, Maker) and maker.device is not None:
+        found.add(maker.device)
+    return found
 
 
 def described(row: Row) -> str:

@@ -184,8 +184,8 @@ def _confirmed(
         return
     since = chain.from_iterable(unit.changes for unit in catalog.changes(moment.head))
     moving = moment.late | _givers(since)
-    for finding, vids, device in several:
-        if moving.isdisjoint((finding.vid, *vids)) and device not in moving:
+    for finding, vids, named in several:
+        if moving.isdisjoint((finding.vid, *vids)) and moving.isdisjoint(named):
             yield finding, vids
 
 
@@ -220,9 +220,9 @@ def _rounds(counts: dict[int, int]) -> Iterator[frozenset[int]]:
 
 def _compared(
     catalog: Catalog, index: LineageIndex, buckets: Collection[int]
-) -> Iterator[tuple[Finding, tuple[str, ...], str | None]]:
-    """What differs in these buckets, each with the VIDs to tell the index of anew, and the device
-    that the row shows."""
+) -> Iterator[tuple[Finding, tuple[str, ...], Collection[str]]]:
+    """What differs in these buckets, each with the VIDs to tell the index of anew, and what else
+    the row names."""
     key_of = rows.bucket_key
     right: dict[rows.Key, rows.Given] = {}
     for row, vid, kind in rows.expected(catalog, index, lambda _count: None):
@@ -242,17 +242,17 @@ def _compared(
         row, vid, kind = given
         if isinstance(row, rows.Ahead):
             text = f"the index holds version {row.held}, the catalog {row.version}"
-            yield Finding(What.STALE, vid, kind, text), (vid,), None
+            yield Finding(What.STALE, vid, kind, text), (vid,), ()
         else:
-            device = rows.device_of(row)
-            yield Finding(What.MISSING, vid, kind, rows.described(row)), (vid,), device
+            text = rows.described(row)
+            yield Finding(What.MISSING, vid, kind, text), (vid,), rows.named(row)
     for row, (wanted, vid, kind) in stale:
         text = rows.difference(row, wanted)
-        yield Finding(What.STALE, vid, kind, text), (vid,), rows.device_of(wanted)
+        yield Finding(What.STALE, vid, kind, text), (vid,), rows.named(wanted)
     for row in surplus:
         vid, kind = rows.giver(row)
         vids = (vid,) if vid else rows.ends(row)
-        yield Finding(What.EXTRA, vid, kind, rows.described(row)), vids, None
+        yield Finding(What.EXTRA, vid, kind, rows.described(row)), vids, rows.named(row)
 
 
 def _mended(catalog: Catalog, index: LineageIndex, vids: Collection[str]) -> bool:

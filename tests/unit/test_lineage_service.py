@@ -548,6 +548,18 @@ def test_what_arrives_after_verify_read_the_index_is_no_finding(fed, monkeypatch
     assert len(looks) == 3
 
 
+def test_an_edge_to_a_node_that_is_on_its_way_is_no_finding(fed, monkeypatch):
+    catalog, index, _ = fed
+    done, used = job(1, [vid("data", 1)], [vid("data", 2)]), job(2, [vid("data", 2)], [])
+    save(catalog, done, used)
+    # Two consumers: one has taken in the actions, the other has yet to take in the node.
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(3), done, used)
+    assert list(verify(catalog, index)) == []
+    monkeypatch.setattr(verifying, "GRACE_S", -1.0)
+    found = {(finding.kind, finding.vid) for finding in verify(catalog, index)}
+    assert found == {("DataSample", vid("data", 2)), ("Action", done.vid), ("Action", used.vid)}
+
+
 def test_an_edge_of_a_supersession_whose_deletion_is_on_its_way_is_no_finding(fed, monkeypatch):
     catalog, index, _ = fed
     newer = Supersession(vid=vid("newer"), new=vid("data", 1), old=vid("data", 2))
