@@ -39,6 +39,7 @@ from biobank_core.model.kinds import CampaignItem, ItemState
 # one that takes longer is busy, and gets as much more time. At least: see `_fence_s`.
 _FENCE_S: Final = 2.0
 _FENCE_BY_CLOSING: Final = 40
+_LONGEST_FENCE_S: Final = 120.0
 _ATTEMPTS: Final = 3
 # Galaxy cuts names at 255 characters.
 _MAX_NAME_CHARS: Final = 200
@@ -146,7 +147,8 @@ class Submitter:
         begun_s = time.monotonic()
         with contextlib.suppress(InputError, NotPermittedError, NotFoundError):
             self._server.close_history(history)
-        time.sleep(max(self._fence_s, _FENCE_BY_CLOSING * (time.monotonic() - begun_s)))
+        busy_s = _FENCE_BY_CLOSING * (time.monotonic() - begun_s)
+        time.sleep(max(self._fence_s, min(busy_s, _LONGEST_FENCE_S)))
         there = self._server.invocations(history)
         if there:
             self._server.reopen_history(history)
