@@ -61,8 +61,8 @@ class Housekeeping:
         self._look_s = look_s
         self._lost_after_s = lost_after_s
         self._back_off = BackOff(stopping)
-        self._settled: Position = {}
-        self._unchanged_since = time.monotonic()
+        # Logs of which something is pending: up to where all is settled, and since when.
+        self._behind: dict[str, tuple[int, float]] = {}
         self._count_at = time.monotonic()
 
     def run(self) -> None:
@@ -91,6 +91,7 @@ class Housekeeping:
             self._part.moved()
             took_s = time.monotonic() - begun
             return max(self._look_s, min(_PAUSES_A_LOOK * took_s, _LONGEST_PAUSE_S))
+        head = catalog.head()
         found = advance_checked(catalog, index)
         now = time.monotonic()
         self._count_at = now + _PAUSES_A_LOOK * (now - begun)
@@ -99,13 +100,22 @@ class Housekeeping:
         age_s = (datetime.now(UTC) - found.oldest).total_seconds() if found.oldest else 0.0
         self._metrics.lag.set(max(0.0, age_s))
         self._part.moved()
-        self._look_for_lost(found, queued)
+        self._look_for_lost(found, head, queued)
         return self._look_s
 
-    def _look_for_lost(self, found: Pending, queued: int) -> None:
+    def _look_for_lost(self, found: Pending, head: Position, queued: int) -> None:
         now = time.monotonic()
-        if queued or not found.changes or dict(found.settled) != dict(self._settled):
-            self._settled, self._unchanged_since = found.settled, now
-        elif now - self._unchanged_since > self._lost_after_s and self._send_again is not None:
-            self._unchanged_since = now
+        before, self._behind = self._behind, {}
+        if queued:
+            return
+        # Each log by itself: others may be busy.
+        for log, number in head.items():
+            settled = found.settled.get(log, 0)
+            if settled < number:
+                known = before.get(log)
+                since = known[1] if known is not None and known[0] == settled else now
+                self._behind[log] = settled, since
+        lost = any(now - since > self._lost_after_s for _, since in self._behind.values())
+        if lost and self._send_again is not None:
+            self._behind = {}
             self._send_again(found.settled)
