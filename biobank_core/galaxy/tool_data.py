@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -71,24 +72,27 @@ def install_dependency(folder: Path) -> Path:
     home = (folder / PACKAGE / number).absolute()
     program = home / "bin" / "biobank"
     program.parent.mkdir(parents=True, exist_ok=True)
+    # One that stands there is what running jobs use: it gives way only to one that runs.
+    new = program.with_name(f".{program.name}.{os.getpid()}")
     # Galaxy sets PYTHONPATH for its own modules, which are not ours. A link to the program would
     # do, too, but for environments without one.
-    program.write_text(
+    new.write_text(
         "#!/bin/sh\n"
         "unset PYTHONPATH PYTHONHOME\n"
         f'exec {shlex.quote(sys.executable)} -P -m biobank_core.cli "$@"\n',
         encoding="utf-8",
     )
-    program.chmod(0o755)
+    new.chmod(0o755)
     said = subprocess.run(  # noqa: S603  # the program that was just written
-        [str(program), "--version"], cwd="/", capture_output=True, text=True, check=False
+        [str(new), "--version"], cwd="/", capture_output=True, text=True, check=False
     )
     if said.returncode != 0 or said.stdout.split()[-1:] != [number]:
-        program.unlink()
+        new.unlink()
         raise ConfigurationError(
             f"{sys.executable} does not find {PACKAGE} {number} without PYTHONPATH: install it "
             "with pip into the environment that Galaxy's jobs are to use"
         )
+    new.replace(program)
     script = home / "env.sh"
     script.write_text(
         f"PATH={shlex.quote(str(program.parent))}:$PATH\nexport PATH\n", encoding="utf-8"

@@ -9,6 +9,7 @@ import sys
 import threading
 import venv
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
@@ -119,6 +120,25 @@ def test_a_program_that_is_not_installed_is_no_dependency(monkeypatch: pytest.Mo
     with pytest.raises(ConfigurationError, match="is not installed"):
         tool_data.install_dependency(Path("deps"))
     assert not Path("deps").exists()
+
+
+def test_a_program_that_stands_runs_on_while_another_is_tried_and_when_that_does_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = Path("deps", tool_data.PACKAGE, version(tool_data.PACKAGE), "bin", "biobank")
+    program.parent.mkdir(parents=True)
+    program.write_text("as it stood")
+    seen: list[str] = []
+
+    def tried(*_args: object, **_options: object) -> subprocess.CompletedProcess[str]:
+        seen.append(program.read_text())
+        return subprocess.CompletedProcess([], 1, "", "")
+
+    monkeypatch.setattr(subprocess, "run", tried)
+    with pytest.raises(ConfigurationError, match="does not find"):
+        tool_data.install_dependency(Path("deps"))
+    assert [*seen, program.read_text()] == ["as it stood"] * 2
+    assert list(program.parent.iterdir()) == [program]
 
 
 def test_the_dependency_runs_this_version_whatever_galaxy_sets(tmp_path: Path) -> None:
