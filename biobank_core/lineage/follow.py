@@ -132,15 +132,9 @@ def advance_checked(catalog: Catalog, index: LineageIndex) -> Pending:
     """Move the index's `checked` mark over all that is applied or refused; what is pending then."""
     before = index.checked()
     found = pending(catalog, index)
-    _move_mark(index, before, found.settled)
-    return found
-
-
-def _move_mark(index: LineageIndex, before: Position, settled: Position) -> None:
-    """Set the mark of the logs in which it moved: a rebuild may have taken others back by now."""
-    moved = {log: number for log, number in settled.items() if number != before.get(log)}
-    if moved:
+    if moved := _moved(before, found.settled):
         index.set_checked(moved)
+    return found
 
 
 def advance_to_gap(catalog: Catalog, index: LineageIndex) -> bool:
@@ -165,7 +159,8 @@ def advance_to_gap(catalog: Catalog, index: LineageIndex) -> bool:
     else:
         missed = set()
         _settle_rest(settled, head, ())
-    _move_mark(index, before, settled)
+    if moved := _moved(before, settled):
+        index.set_checked(moved)
     return not missed
 
 
@@ -251,22 +246,23 @@ def catch_up(catalog: Catalog, index: LineageIndex) -> int:
     """
     if not isinstance(index, KeepsPosition):
         return 0
-    position, head = index.position(), dict(catalog.head())
-    if position == head:
+    before, head = index.position(), dict(catalog.head())
+    if before == head:
         return 0
+    position = before
     taken = 0
     wanted: dict[tuple[str, str], None] = {}
     for unit in catalog.changes(position):
         wanted.update(dict.fromkeys((unit.log, change.vid) for change in unit.changes))
         position = {**position, **unit.position}
         if len(wanted) >= BATCH:
-            taken += _take_in(catalog, index, list(wanted), position)
+            taken += _take_in(catalog, index, list(wanted), _moved(before, position))
             wanted.clear()
     # The last units may be such as the feed leaves out; they need not be looked at again.
     position = {log: max(number, position.get(log, 0)) for log, number in head.items()} | {
         log: number for log, number in position.items() if log not in head
     }
-    return taken + _take_in(catalog, index, list(wanted), position)
+    return taken + _take_in(catalog, index, list(wanted), _moved(before, position))
 
 
 def rebuild(
@@ -323,14 +319,19 @@ def _events(catalog: Catalog, log: str, advance: Callable[[int], None]) -> Itera
 
 
 def _take_in(
-    catalog: Catalog, index: LineageIndex, wanted: list[tuple[str, str]], position: Position
+    catalog: Catalog, index: LineageIndex, wanted: list[tuple[str, str]], moved: Position
 ) -> int:
     events = list(project_all(catalog, wanted))
     assert isinstance(index, KeepsPosition)  # checked by catch_up
     with index.transaction():
         index.apply(events)
-        index.set_position(position)
+        index.set_position({**index.position(), **moved})
     return len(wanted)
+
+
+def _moved(before: Position, now: Position) -> Position:
+    """The logs in which a position moved: a rebuild may have taken others back by now."""
+    return {log: number for log, number in now.items() if number != before.get(log)}
 
 
 def _batches(events: Iterable[IndexEvent]) -> Iterator[list[IndexEvent]]:

@@ -326,6 +326,28 @@ def test_a_catch_up_killed_between_batches_goes_on_where_it_was(monkeypatch):
         assert index.position() == catalog.head()
 
 
+def test_a_catch_up_beside_a_rebuild_leaves_the_position_that_the_rebuild_gave_it(monkeypatch):
+    with stores(own_file=False) as (catalog, index):
+        save(catalog, STUDY, data(1))
+        (log,) = catalog.head()
+        index.set_position({log: 3})  # from before the catalog was put back
+        changes = catalog.changes
+
+        def rebuilt_meanwhile(since):
+            monkeypatch.undo()
+            rebuild(catalog, index)
+            return changes(since)
+
+        monkeypatch.setattr(catalog, "changes", rebuilt_meanwhile)
+        catch_up(catalog, index)
+        assert index.position() == catalog.head() == {log: 1}
+        for number in (2, 3, 4):
+            save(catalog, data(number))
+        catch_up(catalog, index)
+        assert pending(catalog, index).changes == 0
+        assert len(list(index.nodes())) == 4
+
+
 def test_an_own_index_that_missed_units_is_brought_up_to_date_on_the_next_catch_up(tmp_path):
     url, elsewhere = (url_of_path(tmp_path / name) for name in ("catalog.db", "elsewhere.db"))
     with open_catalog(url, create=True) as catalog, open_index(url, catalog=catalog) as index:
