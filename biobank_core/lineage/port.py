@@ -313,8 +313,12 @@ class LineageIndex(ABC):
         for (log, vid), refusal in self.refused({vid for _, vid in missing}).items():
             if refusal.sent_again:
                 continue
-            version = missing.get((log, vid), missing.get((None, vid)))
-            if version is not None and version <= refusal.version:
+            key = (log, vid) if (log, vid) in missing else (None, vid)
+            version = missing.get(key)
+            if version is None or version > refusal.version:
+                continue
+            # Asked once more: a later version may have come before this one was set aside.
+            if self._still_missing({key: version}):
                 raise RefusedError(
                     f"version {refusal.version} of {vid} will not reach the lineage index "
                     f"{self.url}: it was set aside ({refusal.reason}); see `biobank-sync "

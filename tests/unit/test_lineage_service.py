@@ -503,6 +503,26 @@ def test_a_refusal_that_comes_after_a_later_version_was_applied_counts_for_nothi
     assert not lineage.how_fresh().in_step
 
 
+def test_who_waits_is_not_told_of_a_refusal_that_a_later_version_overtook(fed, monkeypatch):
+    catalog, index, _ = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
+    refused = index.refused
+
+    def after_the_batch(vids=None):
+        # The consumer applies what is good of a batch, then sets aside what is not.
+        if vids is not None and vid("data", 1) not in index.versions([vid("data", 1)]):
+            renamed = DataSample(vid=vid("data", 1), label="x", study=STUDY.vid)
+            catalog.commit([Save(object=renamed, based_on=1)], by="tester")
+            tell(catalog, index, renamed)
+            refuse(catalog, index, data(1))
+        return refused(vids)
+
+    (log,) = catalog.head()
+    needed = {(log, vid("data", 1)): 1}
+    monkeypatch.setattr(index, "refused", after_the_batch)
+    index.wait_for(needed, timeout_s=60)
+
+
 def test_who_waits_for_everything_is_told_of_what_is_refused_and_passed_meanwhile(fed, monkeypatch):
     catalog, index, lineage = fed
     tell(catalog, index, OLD_TOOL, NEW_TOOL, data(2), data(3))
