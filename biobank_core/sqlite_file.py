@@ -24,7 +24,7 @@ from biobank_core.errors import (
     StorageError,
     TimeoutExceededError,
 )
-from biobank_core.sqlite_place import AS_USUAL, how_to_open, network_file_system
+from biobank_core.sqlite_place import AS_IT_LIES, AS_USUAL, how_to_open, network_file_system
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class SqliteFile:
         elif not self.path.exists():
             raise InputError("there is no such file; `biobank init` makes it", file=str(self.path))
         self._mode: Final = how_to_open(self.path)
+        self._lay: Final = self._state() if self._mode == AS_IT_LIES else None
         if (system := network_file_system(self.path)) is not None:
             _log.warning(
                 "%s is on a network file system (%s): SQLite can lose data there when more than "
@@ -130,6 +131,8 @@ class SqliteFile:
             raise InputError("a number is beyond 64 bits") from exc
         except UnicodeEncodeError as exc:
             raise InputError("text holds a lone surrogate", value=exc.object) from exc
+        if self._changed:
+            raise self._changed_error()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -267,6 +270,24 @@ class SqliteFile:
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
         return connection
 
+    def _state(self) -> tuple[int, int] | None:
+        try:
+            found = self._absolute().stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    @property
+    def _changed(self) -> bool:
+        """Whether a file that is read as it lies, without locks, was written to since."""
+        return self._lay is not None and self._lay != self._state()
+
+    def _changed_error(self) -> StorageError:
+        return StorageError(
+            f"{self.path} was changed while it was read as it lies, so that what was read may be "
+            "of two moments; read it again"
+        )
+
     def _absolute(self) -> Path:
         if not hasattr(self, "_absolute_path"):
             self._absolute_path = self.path.absolute()
@@ -305,6 +326,8 @@ class SqliteFile:
     def _translated(self, exc: sqlite3.Error) -> BiobankError:
         if self._connection is None and isinstance(exc, sqlite3.ProgrammingError):
             return ConfigurationError(f"{self.path} is closed already")
+        if self._changed:
+            return self._changed_error()
         name = _name(exc)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return TimeoutExceededError(

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 # Options of SQLite's URI. `rw`: a file that vanished in between must not come back empty.
 AS_USUAL: Final = "mode=rw"
 _SHARED: Final = "mode=ro"
-_AS_IT_LIES: Final = "mode=ro&immutable=1"
+AS_IT_LIES: Final = "mode=ro&immutable=1"
 
 # WAL needs shared memory between the processes, which these do not give.
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -46,7 +46,7 @@ def how_to_open(path: Path) -> str:
         path,
         file.parent,
     )
-    return _AS_IT_LIES
+    return AS_IT_LIES
 
 
 def network_file_system(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 from biobank_core import sqlite_file
 from biobank_core.errors import ConfigurationError, InputError, StorageError
 from biobank_core.sqlite_file import SqliteFile, path_of_url, url_of_path
+from biobank_core.sqlite_place import AS_IT_LIES
 
 STEP = "CREATE TABLE thing (number INTEGER PRIMARY KEY, name TEXT); CREATE INDEX i ON thing (name);"
 
@@ -131,6 +132,36 @@ def test_a_nested_transaction_that_fails_undoes_only_itself(file: SqliteFile) ->
             add_and_fail(file, 2)
         add(file, 3)
     assert numbers(file) == [1, 3]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "has ended"])
+def test_what_is_changed_while_it_is_read_as_it_lies_is_not_taken_for_one_state(
+    file: SqliteFile, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    with file.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO thing VALUES (?, 'before')", [(number,) for number in range(20_000)]
+        )
+    file.close()
+    # As in a folder that may not be written.
+    monkeypatch.setattr(sqlite_file, "how_to_open", lambda _path: AS_IT_LIES)
+    reader = SqliteFile(file.path, create=False)
+    monkeypatch.undo()
+
+    def read() -> set[str]:
+        with reader.reading() as connection:
+            rows = connection.execute("SELECT name FROM thing ORDER BY number")
+            seen = {row[0] for row in rows.fetchmany(10)}
+            writer = _made(file.path)
+            with writer.transaction() as other:
+                other.execute("UPDATE thing SET name = 'after!'")
+            writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if ends:
+                writer.close()
+            return seen | {row[0] for row in rows}
+
+    with pytest.raises(StorageError, match="was changed while it was read"):
+        read()
 
 
 def test_inside_a_transaction_one_reads_ones_own_writes(file: SqliteFile) -> None:
