@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
@@ -69,17 +69,23 @@ def register(
     """
     # Once: a pipe holds nothing for a second look.
     table = read_table(file, mapping=mapping)
+
+    def once() -> list[Registered]:
+        # Others wait where the catalog can have that: of one table that is registered twice at
+        # once, what has nothing unique would be there twice.
+        with nullcontext() if dry_run else catalog.transaction():
+            registration = _Registration(catalog, table, kind=kind, study=study)
+            return registration.run(by=by, dry_run=dry_run, on_problem=on_problem)
+
     for _ in range(_TRIES - 1):
         head = catalog.head()
-        registration = _Registration(catalog, table, kind=kind, study=study)
         try:
-            return registration.run(by=by, dry_run=dry_run, on_problem=on_problem)
+            return once()
         except (StaleVersionError, DuplicateError):
             # Did somebody write between our reading and our writing? Then we look again.
             if catalog.head() == head:
                 raise
-    last = _Registration(catalog, table, kind=kind, study=study)
-    return last.run(by=by, dry_run=dry_run, on_problem=on_problem)
+    return once()
 
 
 class _Registration:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import world
+from biobank_core.catalog.port import Save
 from biobank_core.catalog.registry import open_catalog
+from biobank_core.catalog.sqlite import SqliteCatalog
 from biobank_core.interchange import LoadReport, load, survey
+from biobank_core.model.ids import new_vid
+from biobank_core.model.kinds import Study
 from biobank_core.register import register, service
 from tests.faults.compared import dump_and_digest
 from tests.faults.killing import Lab
@@ -124,6 +130,8 @@ def test_a_registration_that_another_overtakes_finds_the_rows_there(
         real(self, drafts)
 
     monkeypatch.setattr(service._Registration, "_refuse_cycles", refuse_cycles)
+    # A catalog that can't hold others back, as one on a server.
+    monkeypatch.setattr(SqliteCatalog, "transaction", lambda _self: nullcontext())
     # What comes through a pipe can be read only once.
     reading, writing = os.pipe()
     os.write(writing, Path(file).read_bytes())
@@ -132,3 +140,40 @@ def test_a_registration_that_another_overtakes_finds_the_rows_there(
         [row] = register(catalog, file=f"/dev/fd/{reading}", kind="Study", by="test")
     os.close(reading)
     assert (row.vid, row.new) == (overtaken[1], False)
+
+
+def test_one_table_registered_twice_at_once_is_registered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a kind that has nothing unique, so that no commit is refused."""
+    url, file = f"sqlite:///{tmp_path}/c.db", tmp_path / "references.tsv"
+    file.write_text("label\nhg38\n")
+    real = service._Registration._refuse_cycles
+    came_far = threading.Event()
+
+    def once_more() -> None:
+        with open_catalog(url) as other:
+            register(other, file=str(file), kind="DataSample", study="KPN", by="other")
+        came_far.set()
+
+    second = threading.Thread(target=once_more)
+
+    def refuse_cycles(self: service._Registration, drafts: list[Any]) -> None:
+        if threading.current_thread() is not second:
+            second.start()
+            came_far.wait()
+        real(self, drafts)
+
+    def transaction(self: SqliteCatalog) -> AbstractContextManager[None]:
+        if threading.current_thread() is second:
+            came_far.set()
+        return held(self)
+
+    held = SqliteCatalog.transaction
+    monkeypatch.setattr(service._Registration, "_refuse_cycles", refuse_cycles)
+    monkeypatch.setattr(SqliteCatalog, "transaction", transaction)
+    with open_catalog(url, create=True) as catalog:
+        catalog.commit([Save(object=Study(vid=new_vid(), label="KPN"))], by="test")
+        register(catalog, file=str(file), kind="DataSample", study="KPN", by="test")
+        second.join()
+        assert catalog.count() == {"DataSample": 1, "Study": 1}
