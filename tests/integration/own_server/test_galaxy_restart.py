@@ -24,7 +24,7 @@ def test_stop_and_start_keep_the_data_and_stop_leaves_nothing_behind(
     server.start()
     assert server.url == url
     assert server.create_user("kept@biobank.example") == key
-    pids += server.process_ids()
+    pids = server.process_ids()
     assert all(port_is_listening(port) for port in ports)
 
     server.stop()
