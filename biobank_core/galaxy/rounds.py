@@ -31,6 +31,8 @@ _SAY_EVERY_S: Final = 30.0
 # A busy Galaxy computes a hash long after the job. Between the looks for one the time doubles.
 _FIRST_DELAY_OF_HASHES_S: Final = 60.0
 _LONGEST_DELAY_OF_HASHES_S: Final = 3600.0
+# More of them are of a first recording: their jobs ended long ago, and no hash is on its way.
+_MOST_LATE: Final = 1000
 # Jobs that end meanwhile wait until these are done.
 _HASHES_A_ROUND: Final = 16
 
@@ -119,7 +121,7 @@ class LiveRounds:
             for vid in due:
                 del self._late[vid]
         if self._to_compute is None:
-            for vid in missing:
+            for vid in missing if len(missing) <= _MOST_LATE else ():
                 if due[vid] <= _LONGEST_DELAY_OF_HASHES_S:
                     self._late[vid] = (now_s + due[vid], due[vid] * 2)
             return

@@ -178,6 +178,19 @@ def test_a_hash_that_galaxy_takes_minutes_for_is_looked_for_again_and_not_for_ev
     assert not any(looks[100:])
 
 
+def test_after_the_first_recording_of_a_large_server_its_old_data_are_not_asked_for_again(
+    galaxy: HashingGalaxy, rounds: LiveRounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(rounds_of.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(rounds_of, "_MOST_LATE", len(SIZES) - 1)
+    galaxy.asked.clear()
+    for _ in range(50):
+        rounds(lambda: False, frozenset())
+        now_s += 60
+    assert galaxy.asked.count("contents h1") == 1
+
+
 def test_a_round_that_breaks_off_forgets_no_hash_that_was_not_there_yet(
     catalog: SqliteCatalog,
     galaxy: HashingGalaxy,
