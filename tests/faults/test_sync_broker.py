@@ -69,7 +69,7 @@ def test_connections_to_rabbitmq_that_break_off_lose_and_double_nothing(
         sync_lab.start("consumer", "--batch", "50")
         proxy.cutting.set()
         with sync_lab.under_load(units_a_second=40):
-            wait_until(lambda: proxy.cuts >= CUTS)
+            wait_until(lambda: proxy.cuts >= CUTS, timeout_s=600)
         proxy.cutting.clear()
         sync_lab.wait_in_step()
     sync_lab.check()

@@ -92,7 +92,7 @@ def test_a_connection_cut_in_the_middle_of_a_commit_does_no_harm(sync_lab: SyncL
         sync_lab.start("consumer", "--batch", "20")
         proxy.cutting.set()
         with sync_lab.under_load(units_a_second=20):
-            wait_until(lambda: proxy.cuts >= CUTS)
+            wait_until(lambda: proxy.cuts >= CUTS, timeout_s=600)
         proxy.cutting.clear()
         sync_lab.wait_in_step()
     sync_lab.check()
