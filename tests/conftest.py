@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers.missing import service_is_missing
 from tests.servers.processes import MissingService
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from tests.servers.omero.lab import OmeroLab
     from tests.servers.omero.standin import OmeroStandIn
 
+
+# How long an example takes says how busy the machine is: 0.2 s would be too long for one.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # The mark of what needs a server, by the fixture that starts or knows the server.
 _MARKS: Final = {

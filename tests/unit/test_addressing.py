@@ -149,7 +149,9 @@ labels = st.text(st.sampled_from("a:é '\"%_*"), min_size=1, max_size=6)
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(of=labels, label=labels)
 def test_colons_quotes_and_wildcards_in_labels_are_only_text(

@@ -79,7 +79,9 @@ def recorded_or_refused(path: Path) -> None:
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_any_damage_to_the_file_is_told_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
@@ -94,7 +96,9 @@ def test_any_damage_to_the_file_is_told_or_harmless(tmp_path: Path, data: st.Dat
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_any_damage_to_the_tar_inside_is_told_or_harmless(
@@ -110,7 +114,9 @@ def test_any_damage_to_the_tar_inside_is_told_or_harmless(
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_any_other_value_anywhere_is_told_or_harmless(tmp_path: Path, data: st.DataObject) -> None:

@@ -180,7 +180,9 @@ hostile = st.text(
 
 @pytest.mark.usefixtures("_dot")
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(label=hostile, tool=hostile, release=hostile)
 def test_any_text_gives_a_well_formed_picture_in_which_nothing_can_happen(label, tool, release):

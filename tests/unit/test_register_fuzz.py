@@ -36,7 +36,9 @@ def tables(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(table=tables() | st.tuples(st.just("Tube"), st.binary(max_size=60)))
 def test_any_file_is_saved_whole_or_refused_whole(tmp_path: Path, table: tuple[str, bytes]) -> None:
