@@ -77,7 +77,7 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     changes = units = 0
     oldest: datetime | None = None
     blocked: set[str] = set()
-    refusals = _standing(index)
+    refusals = _standing(index, head)
     again = {(key, item.version): item for key, item in refusals.items() if item.sent_again}
     for some in unit_batches(catalog.changes(settled)):
         missed = lacking(index, some)
@@ -102,12 +102,13 @@ def pending(catalog: Catalog, index: LineageIndex) -> Pending:
     return Pending(changes, units, oldest, tuple(refused), settled)
 
 
-def _standing(index: LineageIndex) -> dict[tuple[str, str], Refusal]:
-    """The refusals that stand, without those of versions that a later one has overtaken.
+def _standing(index: LineageIndex, head: Position) -> dict[tuple[str, str], Refusal]:
+    """The refusals in these logs, without those of versions that a later one has overtaken.
 
     That one may be applied first: a refused state is held for its tries, or lies in the same batch.
+    The index may be fed by logs of groups that the catalog does not read.
     """
-    refusals = index.refused()
+    refusals = {key: refusal for key, refusal in index.refused().items() if key[0] in head}
     by_log: dict[str, list[str]] = {}
     for (log, vid), refusal in refusals.items():
         if not refusal.discarded:
@@ -175,7 +176,7 @@ def wait_for_all(catalog: Catalog, index: LineageIndex, *, timeout_s: float) -> 
     # Asked before the refusals: what is refused from now on is beyond this mark.
     checked = index.checked()
     for refusal in index.refused().values():
-        if not refusal.discarded:
+        if refusal.log in head and not refusal.discarded:
             # Raises, unless it was sent again or applied meanwhile.
             index.wait_for(
                 {(refusal.log, refusal.vid): refusal.version},

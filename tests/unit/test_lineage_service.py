@@ -7,6 +7,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -503,6 +504,21 @@ def test_a_refusal_that_comes_after_a_later_version_was_applied_counts_for_nothi
     assert lineage.how_fresh().in_step
     index.forget([vid("data", 1)])
     assert not lineage.how_fresh().in_step
+
+
+@pytest.mark.parametrize("sent_again", [False, True])
+def test_what_is_refused_of_a_log_that_the_catalog_does_not_read_is_no_matter_of_its_users(
+    fed, sent_again
+):
+    catalog, index, lineage = fed
+    tell(catalog, index, OLD_TOOL, NEW_TOOL, data(1), data(2), data(3))
+    theirs = refuse(catalog, index, data(9), sent_again=sent_again)
+    index.forget_refusals([theirs])
+    index.refuse([msgspec.structs.replace(theirs, log="another group's")])
+    report = lineage.how_fresh()
+    assert (report.in_step, report.refused_changes, report.pending_changes) == (True, 0, 0)
+    question = Question(starts=(vid("data", 2),))
+    assert lineage.ask(question, freshness=Freshness.WAIT, timeout_s=0).nodes
 
 
 def test_who_waits_is_not_told_of_a_refusal_that_a_later_version_overtook(fed, monkeypatch):
