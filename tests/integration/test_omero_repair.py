@@ -207,6 +207,24 @@ def test_a_deleted_commit_stops_writers_until_repaired(
         assert (receipt.log, receipt.position) == (log, mending.head())
 
 
+def test_the_head_of_a_damaged_log_is_never_before_what_was_read(
+    catalog: Catalog, kpn: Study, group: OwnGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from biobank_core.catalog.omero import log as omero_log
+
+    [(log, before)] = catalog.head().items()
+    with open_catalog(group.url) as other:
+        made = [tube(other, kpn, f"T{n}") for n in range(3)]
+        with group.login() as client:
+            delete(client, annotation(client, f"{log}/{before + 1:012d}"))
+        monkeypatch.setattr(omero_log, "_BEYOND_GAPS_S", 0.0)
+        units = list(catalog.changes({log: before}))
+        assert [unit.changes[0].vid for unit in units] == [made[1].vid, made[2].vid]
+        assert catalog.head() == units[-1].position
+        tube(other, kpn, "T4")  # one that has not noticed goes on
+        assert catalog.head() == other.head() != units[-1].position
+
+
 def test_who_writes_on_while_others_repair_writes_to_the_new_log(
     catalog: Catalog, kpn: Study, group: OwnGroup
 ) -> None:

@@ -88,6 +88,9 @@ class Commit(msgspec.Struct, frozen=True):
         return self.unit.feed == self.number
 
 
+# How often a log that stays open is looked at for what follows a missing commit.
+_BEYOND_GAPS_S: Final = 15.0
+
 _decoder: Final = msgspec.json.Decoder(Unit)
 _COLUMNS: Final = (
     "select a.name, a.description, a.id, a.details.group.id, a.details.owner.id"
@@ -167,6 +170,7 @@ class Log:
         self._scope = scope
         self._head: Commit | None = None
         self._newest: int | None = None
+        self._looked_beyond_at = time.monotonic()
         self._sound = False
         self._tokens = Tokens(scope.session, root.group)
 
@@ -187,12 +191,22 @@ class Log:
 
     def newest_in_feed(self) -> int:
         """The number of the newest commit that the feed shows; 0 where there is none."""
-        if not self.given_up:
-            return self.head().unit.feed
-        if self._newest is None:  # nobody adds to it
-            shown = (commit.number for commit in self.following(0) if commit.shown)
-            self._newest = max(shown, default=0)
-        return self._newest
+        if self.given_up:
+            if self._newest is None:  # nobody adds to it
+                self._newest = self._newest_after(0)
+            return self._newest
+        newest = max(self._newest or 0, self.head().unit.feed)
+        # Where a commit is missing the head stays before it; who reads the feed goes on.
+        now = time.monotonic()
+        if now - self._looked_beyond_at > _BEYOND_GAPS_S:
+            self._looked_beyond_at = now
+            newest = self._newest_after(newest)
+        self._newest = newest
+        return newest
+
+    def _newest_after(self, number: int) -> int:
+        shown = (commit.number for commit in self.following(number) if commit.shown)
+        return max(shown, default=number)
 
     def gap(self) -> str | None:
         """What is wrong with the numbers of the commits, if anything; one query over all names."""
