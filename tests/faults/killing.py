@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -122,15 +123,21 @@ class Killer:
         process = lab.start(*args)
         latest = time.monotonic() + within_s
         reached = False
-        # Little is said, so a full pipe does not hold the command up.
-        while process.poll() is None:
-            if _used_s(process) >= moment_s or time.monotonic() >= latest:
-                reached = True
-                time.sleep(linger_s)
-                process.kill()
-                break
-            time.sleep(_LOOK_EVERY_S)
-        _, err = process.communicate(timeout=_TIMEOUT_S)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with ThreadPoolExecutor(2) as pool:
+            # Else a full pipe would hold the command up.
+            pool.submit(process.stdout.read)
+            said = pool.submit(process.stderr.read)
+            while process.poll() is None:
+                if _used_s(process) >= moment_s or time.monotonic() >= latest:
+                    reached = True
+                    time.sleep(linger_s)
+                    process.kill()
+                    break
+                time.sleep(_LOOK_EVERY_S)
+            process.wait(timeout=_TIMEOUT_S)
+            err = said.result(timeout=_TIMEOUT_S)
         if process.returncode == 0:
             self.misses += 1
             if not reached:
