@@ -41,6 +41,14 @@ _PERSISTENT: Final = 2
 _ACCESS_REFUSED: Final = 403  # AMQP 0-9-1, section 1.1: reply codes
 _NOT_FOUND: Final = 404
 _PRECONDITION_FAILED: Final = 406
+_INTERNAL_ERROR: Final = 541
+
+# So it is for ever after a crash within half a second of the queue's being deleted and made again
+# (3.10.8). No number in it: who says a trouble says it once.
+_IF_A_QUEUE_IS_DOWN: Final = (
+    "`rabbitmqctl list_queues name state messages` says whether our queue is full or down. One "
+    "that stays down: `rabbitmqctl delete_queue NAME`; it is made anew"
+)
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +101,7 @@ class Session:
         self._returned: str | None = None
         self._next_tag = 1
         self._unconfirmed: dict[int, None] = {}
-        self._refused = 0
+        self._refused = False
         self._channel: Any = None
         self._found_empty = False
         self._closing = False
@@ -157,7 +165,9 @@ class Session:
                 "deleted it"
             )
         if self._refused:
-            raise UnreachableError(f"{self._address.url}: the broker refused {self._refused}")
+            raise UnreachableError(
+                f"{self._address.url}: RabbitMQ refuses messages; {_IF_A_QUEUE_IS_DOWN}"
+            )
         return done and self.settled(tag)
 
     # Receiving
@@ -308,7 +318,7 @@ class Session:
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
         if not isinstance(method, pika.spec.Basic.Ack):
-            self._refused += 1
+            self._refused = True
         if method.multiple:
             for tag in list(self._unconfirmed):
                 if tag > method.delivery_tag:
@@ -347,6 +357,8 @@ def translated(exc: Exception, url: str) -> BiobankError:
     if isinstance(exc, amqp.ChannelClosedByBroker | amqp.ConnectionClosedByBroker):
         if exc.reply_code == _ACCESS_REFUSED:
             return NotPermittedError(f"{url}: {exc.reply_text}")
+        if exc.reply_code == _INTERNAL_ERROR:
+            return UnreachableError(f"{url}: RabbitMQ failed within; {_IF_A_QUEUE_IS_DOWN}")
         if exc.reply_code == _PRECONDITION_FAILED and "inequivalent" in exc.reply_text:
             return ConfigurationError(
                 f"{url}: a queue or exchange of our name has other settings; delete it, the relay "

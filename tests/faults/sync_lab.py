@@ -192,8 +192,14 @@ class SyncLab:
         assert self.settings.index is not None
         return open_index(self.settings.index, settings=self.settings)
 
+    def make_queues(self) -> None:
+        """Make the queues, and have the broker write that it has them: then it may be killed."""
+        with self.session():
+            pass
+        self.rabbitmq.write_tables()
+
     def session(self) -> Session:
-        """A session at the broker."""
+        """A session at the broker; makes the queues that are missing."""
         return Session(BrokerAddress.of(self.settings), name="test")
 
     # Processes

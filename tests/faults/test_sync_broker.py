@@ -25,6 +25,7 @@ CUTS = 10
 
 @pytest.mark.slow
 def test_what_is_changed_while_rabbitmq_is_away_comes_afterwards(sync_lab: SyncLab) -> None:
+    sync_lab.make_queues()
     sync_lab.start("relay")
     sync_lab.start("consumer")
     with open_catalog(sync_lab.settings.catalog) as catalog:
@@ -57,6 +58,29 @@ def test_a_relay_waits_for_a_full_disk_says_so_and_goes_on(sync_lab: SyncLab) ->
     sync_lab.wait_in_step()
     sync_lab.check()
     assert "relay goes on" in sync_lab.log("relay")
+
+
+def test_a_queue_that_a_crash_left_down_is_told_and_made_anew_once_deleted(
+    sync_lab: SyncLab,
+) -> None:
+    sync_lab.make_queues()
+    with sync_lab.session() as session:
+        session.delete(topology.QUEUE)
+    with sync_lab.session():  # makes it again
+        sync_lab.rabbitmq.kill()
+    sync_lab.rabbitmq.start()
+    states = sync_lab.rabbitmq.control("list_queues", "name", "state").splitlines()
+    assert f"{topology.QUEUE}\tdown" in states
+    with open_catalog(sync_lab.settings.catalog) as catalog:
+        sync_lab.changes.commit(catalog, 10)
+    for name in ("relay", "consumer"):
+        sync_lab.start(name)
+        wait_until(lambda name=name: "delete_queue" in sync_lab.log(name))  # type: ignore[misc]
+    sync_lab.rabbitmq.control("delete_queue", topology.QUEUE)
+    sync_lab.wait_in_step()
+    sync_lab.check()
+    for name in ("relay", "consumer"):
+        assert f"{name} goes on" in sync_lab.log(name)
 
 
 def test_connections_to_rabbitmq_that_break_off_lose_and_double_nothing(

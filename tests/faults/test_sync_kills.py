@@ -26,6 +26,7 @@ def test_a_killed_part_goes_on_where_it_was(sync_lab: SyncLab, part: str) -> Non
 
 @pytest.mark.timeout(900)
 def test_a_killed_rabbitmq_has_kept_what_it_confirmed(sync_lab: SyncLab) -> None:
+    sync_lab.make_queues()
     for name in ("relay", "consumer"):
         sync_lab.start(name, "--batch", "200")
     for _ in range(ROUNDS):
