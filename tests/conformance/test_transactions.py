@@ -23,6 +23,7 @@ from tests.conformance.annotations import (
 from tests.servers.omero.lab import READ_ONLY, Client, OmeroLab
 
 _WRITERS, _INCREMENTS = 4, 5
+_READS = 200
 
 
 @pytest.fixture
@@ -141,6 +142,39 @@ def _commit(client: Client, ns: str) -> None:
                 raise
         else:
             return
+
+
+def test_what_a_query_fetches_is_of_one_moment(omero_lab: OmeroLab, bob: Client) -> None:
+    made = map_annotation(namespace(omero_lab), "0", ("number", "0"))
+    row_id = bob.update.saveAndReturnObject(made).id.val
+    over = threading.Event()
+
+    def save_again_and_again() -> None:
+        number = 0
+        with omero_lab.login("bob") as writer:
+            while not over.is_set():
+                number += 1
+                again = map_annotation(namespace(omero_lab), str(number), ("number", str(number)))
+                again.setId(rlong(row_id))
+                again.unloadDetails()
+                writer.update.saveObject(again)
+
+    given = omero.sys.ParametersI().addId(row_id)
+    seen = set()
+    thread = threading.Thread(target=save_again_and_again)
+    thread.start()
+    try:
+        for _ in range(_READS):
+            found = bob.query.findByQuery(
+                "select a from MapAnnotation a left outer join fetch a.mapValue where a.id = :id",
+                given,
+            )
+            seen.add((found.name.val, *(pair.value for pair in found.getMapValue())))
+    finally:
+        over.set()
+        thread.join()
+    assert len(seen) > 1
+    assert [(name, *values) for name, *values in seen if values != [name]] == []
 
 
 def test_a_stale_object_is_refused_but_one_without_details_is_not_checked(

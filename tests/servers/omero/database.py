@@ -28,6 +28,18 @@ class Database:
             if not connection.broken:
                 connection.rollback()
             raise
+        finally:
+            if not connection.closed:
+                connection.isolation_level = None
+
+    @staticmethod
+    def show_one_moment(connection: psycopg.Connection[Any]) -> None:
+        """Let all that this call reads from now on be of one moment. It must not have written.
+
+        What a genuine server asks in one statement takes us several, and others commit in between.
+        """
+        connection.commit()
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     def _connection(self) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)

@@ -58,6 +58,8 @@ class Run:
         if not in_memory:
             sql += f" limit {int(limit)}" if limit is not None else ""
             sql += f" offset {int(offset)}" if offset else ""
+        if any(result.entity is not None for result in self.plan.results):
+            call.world.database.show_one_moment(call.connection)
         with call.connection.cursor() as cursor:
             cursor.execute(sql.encode(), self.plan.values)
             self.rows = cursor.fetchall()
